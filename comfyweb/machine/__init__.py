@@ -1,0 +1,1 @@
+"""PURE: what a machine is and what to do next."""
