@@ -1,0 +1,1 @@
+"""The host's pure rules: idle, drain, cookies, tickets, messages. Standard library only."""
