@@ -1,0 +1,132 @@
+"""Puts the emulator together: one app for Compute Engine, metadata and control, and the server that runs it."""
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Generator
+from urllib.parse import urlsplit
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from comfyweb.demo import render
+from comfyweb.demo.box import Box
+from comfyweb.demo.compute import Compute, html_error
+from comfyweb.demo.control import Control
+from comfyweb.demo.metadata import Metadata
+from comfyweb.demo.model import Refusal
+
+HOST = "127.0.0.1"
+FRIENDLY_SITES = frozenset({"none", "same-origin", "same-site"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this computer's own."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def comes_from_here(request: Request) -> bool:
+    """Whether no web page of somebody else's can have sent it: the name in Host is ours, and so is the page.
+
+    A page elsewhere may reach loopback through a browser, by its own name (DNS rebinding) or across sites.
+    """
+    if not is_loopback(_host_in(f"//{request.headers.get('host', '')}")):
+        return False
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site in FRIENDLY_SITES
+    origin = request.headers.get("origin")
+    return origin is None or is_loopback(_host_in(origin))
+
+
+def _host_in(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+class Guard:
+    """Lets nobody but this computer's programs and pages drive the control endpoint and the emulated cloud."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass on."""
+        guarded = scope["type"] == "http" and str(scope["path"]).startswith(("/control", "/compute/"))
+        if guarded and not comes_from_here(Request(scope)):
+            refused = Refusal(403, "forbidden", "Only programs and pages of this computer may do this.")
+            await JSONResponse(render.refusal(refused), refused.status)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+async def _refused(_request: Request, refused: Exception) -> Response:
+    if not isinstance(refused, Refusal):
+        raise refused
+    return JSONResponse(render.refusal(refused), refused.status)
+
+
+async def _no_such_call(_request: Request, _error: Exception) -> Response:
+    return html_error(404, "Not Found")
+
+
+def app_of(box: Box) -> Starlette:
+    """Make the app that shows and changes `box`."""
+    return Starlette(
+        routes=[*Compute(box).routes(), *Metadata(box).routes(), *Control(box).routes()],
+        exception_handlers={Refusal: _refused, 404: _no_such_call, 405: _no_such_call},
+        middleware=[Middleware(Guard)],
+    )
+
+
+def bound(port: int) -> socket.socket:
+    """Listen on loopback; port 0 takes a free one. Raises `OSError` when the port is in use."""
+    found = socket.create_server((HOST, port))
+    found.setblocking(False)  # noqa: FBT003 - the socket module's own signature
+    return found
+
+
+class Server(uvicorn.Server):
+    """Serves `app` and lets time go on in `box` meanwhile. Leaves signals to its program.
+
+    The guest loses its electricity while its metadata server still answers, and clients that wait are not waited for.
+    """
+
+    def __init__(self, app: ASGIApp, box: Box) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1
+            )
+        )
+        self._box = box
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave them alone."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Serve until `end`."""
+        time_goes_on = asyncio.create_task(self._box.run())
+        try:
+            await super().main_loop()
+        finally:
+            time_goes_on.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await time_goes_on
+
+    def end(self) -> None:
+        """Let `serve` return soon."""
+        self.should_exit = True

@@ -1,0 +1,1 @@
+"""What the cloud in a box promises."""

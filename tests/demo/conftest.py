@@ -1,0 +1,62 @@
+"""An emulator whose every answer is held to Google's discovery document, and the two clients that Google makes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from google.api_core.client_options import ClientOptions
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import compute_v1
+from googleapiclient.discovery import build
+
+from tests.cloudbox import CloudBox
+from tests.demo.discovery import Examiner
+
+WHERE: dict[str, Any] = {"project": "demo-project", "zone": "us-central1-a"}
+WHICH: dict[str, Any] = {**WHERE, "instance": "comfyui-gpu"}
+
+
+def examined(*, manual: bool) -> Iterator[CloudBox]:
+    examiner = Examiner()
+    with CloudBox(manual=manual, middleware=examiner.wrap) as box:
+        yield box
+    assert not examiner.found
+
+
+@pytest.fixture
+def cloud() -> Iterator[CloudBox]:
+    """An emulator on the computer's clock, in which everything is quick."""
+    yield from examined(manual=False)
+
+
+@pytest.fixture
+def still_cloud() -> Iterator[CloudBox]:
+    """An emulator in which time stands still unless it is moved."""
+    yield from examined(manual=True)
+
+
+class Clients:
+    """Google's `google-cloud-compute`, pointed at an emulator."""
+
+    def __init__(self, url: str) -> None:
+        options = ClientOptions(api_endpoint=url)
+        self.instances = compute_v1.InstancesClient(credentials=AnonymousCredentials(), client_options=options)
+        self.operations = compute_v1.ZoneOperationsClient(credentials=AnonymousCredentials(), client_options=options)
+        self.zones = compute_v1.ZonesClient(credentials=AnonymousCredentials(), client_options=options)
+
+    def operation(self, name: str) -> compute_v1.Operation:
+        return self.operations.get(**WHERE, operation=name)
+
+    def get(self) -> compute_v1.Instance:
+        return self.instances.get(**WHICH)
+
+
+def discovery_client(url: str) -> Any:
+    """Google's `google-api-python-client`, pointed at an emulator."""
+    return build(
+        "compute",
+        "v1",
+        credentials=AnonymousCredentials(),
+        client_options=ClientOptions(api_endpoint=f"{url}/compute/v1/"),
+        static_discovery=True,
+    )

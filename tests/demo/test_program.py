@@ -1,0 +1,97 @@
+"""`python -m comfyweb.demo` as a process: it serves, boots its machine's inside, and ends when asked."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+INSTANCE = "compute/v1/projects/demo-project/zones/us-central1-a/instances/comfyui-gpu"
+pytestmark = pytest.mark.slow
+
+
+def two_free_ports() -> int:
+    """A free port whose neighbour is free too."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first, socket.socket() as second:
+            port: int = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+def program(port: int) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "comfyweb.demo", "--port", str(port), "--fast"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@contextmanager
+def running() -> Generator[tuple[int, "subprocess.Popen[str]"]]:
+    port = two_free_ports()
+    process = program(port)
+    try:
+        assert until(lambda: answers(port))
+        yield port, process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def until(holds: Any) -> bool:
+    end = time.monotonic() + 30
+    while not holds():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def answers(port: int, path: str = "control") -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/{path}").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_boots_a_comfyui_on_the_next_port_and_ends_cleanly(number: signal.Signals) -> None:
+    with running() as (port, process):
+        url = f"http://127.0.0.1:{port}/{INSTANCE}"
+        assert httpx.get(url).json()["status"] == "TERMINATED"
+        assert not answers(port + 1, "_host/health")
+        assert httpx.post(f"{url}/start").status_code == 200
+        assert until(lambda: httpx.get(url).json()["status"] == "RUNNING")
+        assert until(lambda: answers(port + 1, "_host/health"))
+        process.send_signal(number)
+        said, complained = process.communicate(timeout=20)
+        assert (process.returncode, complained) == (0, "")
+        assert said == f"The cloud in a box: http://localhost:{port}\n"
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_port_in_use_is_one_clear_line_and_exit_code_1(offset: int) -> None:
+    port = two_free_ports()
+    with socket.create_server(("127.0.0.1", port + offset)):
+        process = program(port)
+        said, complained = process.communicate(timeout=30)
+    assert (process.returncode, said) == (1, "")
+    assert complained.count("\n") == 1
+    assert f"{port} and {port + 1}" in complained
+
+
+@pytest.mark.parametrize("port", ["0", "65535", "x", "-1"])
+def test_a_port_that_cannot_be_is_refused(port: str) -> None:
+    command = [sys.executable, "-m", "comfyweb.demo", "--port", port]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "port" in ended.stderr
