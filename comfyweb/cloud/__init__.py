@@ -1,0 +1,1 @@
+"""The world outside: Compute Engine, and the host on the machine."""

@@ -1,0 +1,168 @@
+"""Compute Engine, as the loop sees it: awaitable, bounded in time, and failing only with `CloudError`.
+
+Google's client is blocking and slow to import, so that it lives in `google_calls` and every call runs in a small pool
+of threads (its connection pool holds ten). A cancelled call is left behind; its thread ends by the call's own timeout.
+"""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from comfyweb.cloud.cloud_error import CloudError, OperationSeen
+from comfyweb.machine.faults import named
+from comfyweb.machine.model import MachineMissing, MachineSeen
+
+if TYPE_CHECKING:
+    from comfyweb.cloud.google_calls import GoogleCalls
+
+T = TypeVar("T")
+
+# The least that comfyweb needs. The last two lie on other resources than the machine, where they can't be asked for:
+# reading operations is a permission of the project, acting for the machine's service account one of that account.
+PERMISSIONS = (
+    "compute.instances.get",
+    "compute.instances.start",
+    "compute.instances.stop",
+    "compute.instances.setMetadata",
+    "compute.instances.setScheduling",
+    "compute.instances.getGuestAttributes",
+    "compute.zoneOperations.get",
+    "iam.serviceAccounts.actAs",
+)
+_ON_THE_MACHINE = tuple(permission for permission in PERMISSIONS if permission.startswith("compute.instances."))
+
+_THREADS = 8
+# A call with all it may entail (importing the client, a new token, reading metadata anew) takes no longer than this.
+WITHIN_SECONDS = 60.0
+_CREDENTIALS = frozenset({"credentials-missing", "credentials-refused"})
+
+
+class ComputeEngine:
+    """One machine at Compute Engine. Every method raises `CloudError` and nothing else.
+
+    `endpoint` is another Compute Engine than Google's; on loopback by http (the demo) no credentials are sent.
+    `calls` counts the HTTP calls made since the beginning, by Compute Engine's name of the method.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str,
+        instance: str,
+        endpoint: str | None,
+        credentials_file: Path | None,
+        now: Callable[[], datetime],
+    ) -> None:
+        self.calls: Counter[str] = Counter()
+        self._project = project
+        self._instance = instance
+        self._endpoint = endpoint
+        self._credentials_file = credentials_file
+        self._now = now
+        self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="compute-engine")
+        self._lock = threading.Lock()
+        self._counting = threading.Lock()
+        self._google: GoogleCalls | None = None
+
+    async def look(self, zone: str) -> MachineSeen | MachineMissing:
+        """Read the machine. `at` is when the question was sent, so that nothing in the answer is older than it says."""
+        return await self._run(lambda google: google.look(zone, self._now()))
+
+    async def start(self, zone: str, request_id: str) -> str:
+        """Start the machine and return the operation's name. The same `request_id` starts it once."""
+        return await self._run(lambda google: google.start(zone, request_id))
+
+    async def stop(self, zone: str, request_id: str) -> str:
+        """Stop the machine and return the operation's name. The same `request_id` stops it once."""
+        return await self._run(lambda google: google.stop(zone, request_id))
+
+    async def set_metadata(self, zone: str, request_id: str, changes: Mapping[str, str]) -> str | None:
+        """Merge `changes` into the machine's metadata; an empty value deletes the key, all other keys stay.
+
+        Returns the operation's name, or None (and sends nothing) when there is nothing to change. What others write at
+        the same moment survives: the metadata is read anew, four times at most, then `changed-meanwhile` is raised.
+        """
+        return await self._run(lambda google: google.set_metadata(zone, request_id, changes))
+
+    async def set_scheduling(self, zone: str, request_id: str, max_run: timedelta) -> str | None:
+        """Have Compute Engine stop the machine `max_run` after each start, whatever becomes of us.
+
+        Returns the operation's name, or None (and sends nothing) when it is so already. Works only while the machine is
+        off; otherwise `not-off` is raised.
+        """
+        return await self._run(lambda google: google.set_scheduling(zone, request_id, max_run))
+
+    async def operation(self, zone: str, name: str) -> OperationSeen:
+        """Read what became of a call."""
+        return await self._run(lambda google: google.operation(zone, name))
+
+    async def guest_attributes(self, zone: str) -> dict[str, str]:
+        """Read what the host wrote for us by Google's own channel; empty when there is nothing yet, or it is closed."""
+        return await self._run(lambda google: google.guest_attributes(zone))
+
+    async def missing_permissions(self, zone: str) -> tuple[str, ...]:
+        """Return which of `PERMISSIONS` we lack, of those that can be asked for on the machine itself."""
+        granted = await self._run(lambda google: google.granted(zone, _ON_THE_MACHINE))
+        return tuple(permission for permission in _ON_THE_MACHINE if permission not in granted)
+
+    async def close(self) -> None:
+        """Take no more calls and close the connections. Calls under way end by their own timeouts."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            google, self._google = self._google, None
+        if google is not None:
+            google.close()
+
+    async def _run(self, call: "Callable[[GoogleCalls], T]") -> T:
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._pool, self._blocking, call)
+        except RuntimeError as error:
+            raise CloudError(named("network"), "the client of Compute Engine is closed") from error
+        try:
+            async with asyncio.timeout(WITHIN_SECONDS):
+                return await future
+        except TimeoutError as error:
+            raise CloudError(named("network-timeout"), f"no answer within {WITHIN_SECONDS:g} s") from error
+
+    def _blocking(self, call: "Callable[[GoogleCalls], T]") -> T:
+        """Make one call, in a thread of the pool."""
+        from comfyweb.cloud.google_errors import cloud_error  # noqa: PLC0415 - a second and 150 MB, only in a thread
+
+        google = None
+        try:
+            google = self._connected()
+            return call(google)
+        except Exception as error:  # Whatever the client makes of a stranger's answer is a fault.
+            failure = cloud_error(error)
+            if failure.fault.code in _CREDENTIALS:
+                self._forget(google)
+            raise failure from error
+
+    def _connected(self) -> "GoogleCalls":
+        from comfyweb.cloud.google_calls import GoogleCalls  # noqa: PLC0415 - as above
+
+        with self._lock:
+            if self._google is None:
+                self._google = GoogleCalls(
+                    project=self._project,
+                    instance=self._instance,
+                    endpoint=self._endpoint,
+                    credentials_file=self._credentials_file,
+                    count=self._count,
+                )
+            return self._google
+
+    def _forget(self, google: "GoogleCalls | None") -> None:
+        """Read the credentials anew at the next call: somebody may have put the right key in place."""
+        with self._lock:
+            if self._google is google:
+                self._google = None
+
+    def _count(self, method: str) -> None:
+        with self._counting:
+            self.calls[method] += 1

@@ -1,0 +1,1 @@
+"""How the two clients of the outside world behave, in fair weather and foul."""
