@@ -87,7 +87,8 @@ def current_host(seen: Observation, now: datetime) -> HostSeen | None:
     host, machine = seen.host, seen.machine
     if host is None or not isinstance(machine, MachineSeen) or machine.status not in UP | GOING:
         return None
-    if machine.last_started is not None and host.at < machine.last_started:
+    # Guest attributes outlive a run. (The loop forgets an HTTPS answer when its run ends.)
+    if not host.by_https and machine.last_started is not None and host.at < machine.last_started:
         return None
     return host if now - host.at <= (HOST_FRESH if host.by_https else HEARTBEAT_FRESH) else None
 

@@ -160,7 +160,7 @@ def test_it_is_booting_until_comfyui_answers_and_the_host_is_asked_twice_a_secon
 
 def test_what_the_host_said_in_an_earlier_run_is_not_believed() -> None:
     up = machine("RUNNING", last_started=ago(seconds=5))
-    old = host(at=ago(seconds=10))
+    old = host(at=ago(seconds=10), by_https=False)
     assert decide(None, Observation(machine=up, host=old), POLICY, NOW).phase is Phase.BOOTING
 
 
@@ -267,7 +267,20 @@ def test_an_unknown_status_keeps_the_phase_and_is_watched() -> None:
 
 
 STATUSES = st.sampled_from(
-    ["PENDING", "PROVISIONING", "STAGING", "RUNNING", "PENDING_STOP", "STOPPING", "TERMINATED", "STOPPED", "SUSPENDING", "SUSPENDED", "REPAIRING", "DEPROVISIONING"]
+    [
+        "PENDING",
+        "PROVISIONING",
+        "STAGING",
+        "RUNNING",
+        "PENDING_STOP",
+        "STOPPING",
+        "TERMINATED",
+        "STOPPED",
+        "SUSPENDING",
+        "SUSPENDED",
+        "REPAIRING",
+        "DEPROVISIONING",
+    ]
 ) | st.text(max_size=12)
 TIMES = st.timedeltas(min_value=timedelta(days=-400), max_value=timedelta(days=1)).map(lambda d: NOW + d)
 MAYBE_TIMES = st.none() | TIMES

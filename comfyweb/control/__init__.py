@@ -1,0 +1,1 @@
+"""The loop, its ledger, and publishing what it found."""

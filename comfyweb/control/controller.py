@@ -1,0 +1,146 @@
+"""What can be asked of the machine. A button and a program call the same functions; none of them calls the cloud."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from comfyweb.access.host_tokens import HostTokens
+from comfyweb.access.sessions import Session
+from comfyweb.cloud.host import HostClient, HostRefused, HostSilent
+from comfyweb.control.ledger import Ledger, LedgerError
+from comfyweb.control.loop import Clock, Loop
+from comfyweb.control.publisher import Publisher
+from comfyweb.machine.model import Phase, StopMode, Wanted
+
+log = logging.getLogger(__name__)
+
+SHORTEST_EXTENSION, LONGEST_EXTENSION = 1, 120
+
+LEDGER_WORDS = "The request could not be stored, so nothing was done. The log of comfyweb says why; try again."
+HOST_WORDS = "The machine's own software did not answer. Try again in a moment."
+IN_USE = frozenset({Phase.READY, Phase.DRAINING})
+
+
+class NotNow(Exception):
+    """The machine's phase doesn't allow it. `words` say so to a person."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.words = words
+
+
+class Unavailable(Exception):
+    """Something that is needed doesn't answer. Nothing was done; `words` say so to a person."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.words = words
+
+
+class Controller:
+    """Stores what people ask for, wakes the loop, and hands out tickets."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        loop: Loop,
+        publisher: Publisher,
+        host: HostClient,
+        tokens: HostTokens,
+        clock: Clock,
+    ) -> None:
+        self.publisher = publisher
+        self._ledger = ledger
+        self._loop = loop
+        self._host = host
+        self._tokens = tokens
+        self._clock = clock
+
+    @property
+    def on_round(self) -> list[Callable[[], Awaitable[None]]]:
+        """What is called after each turn of the loop."""
+        return self._loop.on_round
+
+    async def start(self, session: Session) -> str:
+        """Ask for the machine to be on. Stored when this returns. Raises NotNow or Unavailable."""
+        phase = self.publisher.snapshot.phase
+        if phase is Phase.MISSING:
+            raise NotNow("There is no such machine. Check GCP_PROJECT, GCE_ZONE and GCE_INSTANCE.")
+        await self._ask(Wanted.ON, StopMode.DRAIN, session)
+        match phase:
+            case Phase.STOPPING:
+                return "It is stopping. It will be started again as soon as it is off."
+            case Phase.DRAINING:
+                return "It stays on."
+            case Phase.STARTING | Phase.BOOTING:
+                return "It is starting already."
+            case Phase.READY:
+                return "It is on already."
+            case _:
+                return "Starting."
+
+    async def stop(self, session: Session, mode: StopMode) -> str:
+        """Ask for the machine to be off. Stored when this returns. Raises NotNow or Unavailable."""
+        phase = self.publisher.snapshot.phase
+        if phase is Phase.MISSING:
+            raise NotNow("There is no such machine. Check GCP_PROJECT, GCE_ZONE and GCE_INSTANCE.")
+        await self._ask(Wanted.OFF, mode, session)
+        if phase is Phase.OFF:
+            return "It is off already."
+        return "Stopping now." if mode is StopMode.NOW else "Stopping as soon as nothing runs or waits."
+
+    async def keep_alive(self, session: Session) -> str:
+        """Count as use. Raises NotNow while the machine is not in use, Unavailable when the host doesn't answer."""
+        del session  # Any live session may; the caller has checked that it is one.
+        await self._tell(self._host.keep_alive(self._url("Nothing to keep alive: the machine is not ready.")))
+        return "Counted as use."
+
+    async def extend(self, session: Session, minutes: float) -> str:
+        """Put the idle stop off until `minutes` from now at the earliest. Raises NotNow or Unavailable."""
+        if not SHORTEST_EXTENSION <= minutes <= LONGEST_EXTENSION:
+            raise NotNow(f"It can be extended by {SHORTEST_EXTENSION} to {LONGEST_EXTENSION} minutes at a time.")
+        await self._tell(self._host.extend(self._url("Nothing to extend: the machine is not ready."), minutes))
+        log.info("session %s extended the run by %g minutes", session.jti[:8], minutes)
+        return f"It stays on for at least {timedelta(minutes=minutes).total_seconds() / 60:g} minutes more."
+
+    async def ticket(self, session: Session) -> str:
+        """Return a one-use address of ComfyUI's gate for one browser tab. Raises NotNow."""
+        url = self._url("ComfyUI is not ready yet.")
+        return f"{url}/_host/gate?ticket={self._tokens.ticket(session)}"
+
+    async def dependencies(self) -> dict[str, str]:
+        """Return for each thing that comfyweb needs `ok`, or what is wrong with it."""
+        try:
+            await self._ledger.standing()
+            database = "ok"
+        except LedgerError as error:
+            database = str(error)
+        fault = self._loop.seen.machine_fault
+        return {
+            "database": database,
+            "compute-engine": f"{fault.title}: {fault.what}" if fault else "ok",
+            "loop": self._loop.trouble or "ok",
+        }
+
+    async def _ask(self, wanted: Wanted, mode: StopMode, session: Session) -> None:
+        try:
+            await self._ledger.ask(wanted, mode, session.jti, self._clock.now())
+        except LedgerError as error:
+            log.warning("an intent could not be stored: %s", error)
+            raise Unavailable(LEDGER_WORDS) from error
+        self._loop.wake()
+
+    async def _tell(self, call: Awaitable[None]) -> None:
+        try:
+            await call
+        except (HostSilent, HostRefused) as error:
+            log.warning("the host did not obey: %s", error)
+            raise Unavailable(HOST_WORDS) from error
+        self._loop.wake()
+
+    def _url(self, words: str) -> str:
+        snapshot = self.publisher.snapshot
+        if snapshot.phase not in IN_USE or not snapshot.comfyui_url:
+            raise NotNow(words)
+        return snapshot.comfyui_url

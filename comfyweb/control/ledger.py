@@ -1,0 +1,350 @@
+"""Everything that must survive a crash, and every query for it: intents, attempts, runs, sessions, keys.
+
+Each method is one transaction. They run one after another in a thread of their own, so the event loop never waits for
+a disk and no two of them interleave. When the database can't be read or written they raise `LedgerError` and nothing
+of that transaction has happened.
+"""
+
+import asyncio
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Session as Transaction
+from sqlmodel import col, create_engine, select, update
+from sqlmodel.sql.expression import SelectOfScalar
+
+from comfyweb.access.sessions import Session
+from comfyweb.control.migrate import migrate
+from comfyweb.control.tables import AttemptRow, IntentRow, KeyRow, RunRow, SessionRow
+from comfyweb.machine.model import Attempt, Fault, Intent, Run, StopMode, StopReason, Verb, Wanted
+
+T = TypeVar("T")
+
+# A SQLite file that another process holds is waited for this long before `LedgerError`.
+BUSY_SECONDS = 5
+# As many of the newest calls as a decision can need: an intent makes three, and a few more when it must repeat.
+REMEMBERED_ATTEMPTS = 12
+# The usual time of a start is the median of this many.
+REMEMBERED_STARTS = 5
+
+
+class LedgerError(Exception):
+    """The database could not be read or written; the transaction left no trace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What the ledger knows of the machine, read in one transaction."""
+
+    open_intent: Intent | None
+    last_intent: Intent | None
+    last_intent_fault: Fault | None
+    attempts: tuple[Attempt, ...]
+    run: Run | None
+    last_run: Run | None
+    usual_start: timedelta | None
+
+
+class Ledger:
+    """The database behind one machine and its visitors."""
+
+    def __init__(self, url: str, *, machine: str) -> None:
+        self._machine = machine
+        self._engine = _engine(url)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+
+    async def open(self) -> None:
+        """Bring the tables up to date. Raises LedgerError."""
+        await self._in_thread(lambda: migrate(self._engine))
+
+    async def close(self) -> None:
+        """Finish what is being written, then let go of the database."""
+        await asyncio.to_thread(self._thread.shutdown)
+        self._engine.dispose()
+
+    # -- intents ---------------------------------------------------------------------------------------------------
+
+    async def ask(self, wanted: Wanted, mode: StopMode, by: str, now: datetime) -> Intent:
+        """Store what somebody wants. An open intent for the same is kept; another one is ended by this one."""
+
+        def work(db: Transaction) -> Intent:
+            row = db.exec(self._open_intents()).first()
+            if row is not None:
+                if (row.wanted, row.mode) == (wanted.value, mode.value):
+                    return _intent(row)
+                row.ended_at = now
+                db.add(row)
+            row = IntentRow(machine=self._machine, wanted=wanted.value, mode=mode.value, by=by, asked_at=now)
+            db.add(row)
+            db.flush()
+            return _intent(row)
+
+        return await self._transact(work)
+
+    async def end_intent(self, intent_id: int, fault: Fault | None, now: datetime) -> None:
+        """Close an intent: fulfilled, or refused with a fault."""
+
+        def work(db: Transaction) -> None:
+            row = db.get_one(IntentRow, intent_id)
+            if row.ended_at is None:
+                row.ended_at = now
+                row.fault = _fault_json(fault)
+                db.add(row)
+
+        await self._transact(work)
+
+    # -- attempts --------------------------------------------------------------------------------------------------
+
+    async def begin(self, verb: Verb, zone: str, request_id: str, intent_id: int | None, now: datetime) -> Attempt:
+        """Store a call that is about to be made."""
+
+        def work(db: Transaction) -> Attempt:
+            row = AttemptRow(
+                machine=self._machine,
+                intent_id=intent_id,
+                verb=verb.value,
+                zone=zone,
+                request_id=request_id,
+                made_at=now,
+            )
+            db.add(row)
+            db.flush()
+            return _attempt(row)
+
+        return await self._transact(work)
+
+    async def called(self, attempt_id: int, operation: str) -> None:
+        """Store the operation with which Compute Engine answered."""
+
+        def work(db: Transaction) -> None:
+            db.get_one(AttemptRow, attempt_id).operation = operation
+
+        await self._transact(work)
+
+    async def end_attempt(self, attempt_id: int, fault: Fault | None, now: datetime) -> None:
+        """Store how a call ended."""
+
+        def work(db: Transaction) -> None:
+            row = db.get_one(AttemptRow, attempt_id)
+            row.ended_at = now
+            row.fault = _fault_json(fault)
+
+        await self._transact(work)
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    async def begin_run(self, started_at: datetime, asked_at: datetime | None) -> None:
+        """Store that the machine came on."""
+
+        def work(db: Transaction) -> None:
+            db.add(RunRow(machine=self._machine, started_at=started_at, asked_at=asked_at))
+
+        await self._transact(work)
+
+    async def note_run(
+        self, run_id: int, *, ready_at: datetime | None, stops_at: datetime | None, boot_id: str
+    ) -> None:
+        """Store what the host told of the run."""
+
+        def work(db: Transaction) -> None:
+            row = db.get_one(RunRow, run_id)
+            row.ready_at, row.stops_at, row.boot_id = ready_at, stops_at, boot_id
+
+        await self._transact(work)
+
+    async def end_run(self, run_id: int, at: datetime, reason: StopReason) -> None:
+        """Store when and why the machine went off."""
+
+        def work(db: Transaction) -> None:
+            row = db.get_one(RunRow, run_id)
+            row.ended_at, row.reason = at, reason.value
+
+        await self._transact(work)
+
+    async def standing(self) -> Standing:
+        """Read all that a round of the loop needs."""
+
+        def work(db: Transaction) -> Standing:
+            opened = db.exec(self._open_intents()).first()
+            newest = db.exec(
+                select(IntentRow).where(IntentRow.machine == self._machine).order_by(col(IntentRow.id).desc())
+            ).first()
+            attempts = db.exec(
+                select(AttemptRow)
+                .where(AttemptRow.machine == self._machine)
+                .order_by(col(AttemptRow.id).desc())
+                .limit(REMEMBERED_ATTEMPTS)
+            ).all()
+            runs = db.exec(
+                select(RunRow).where(RunRow.machine == self._machine).order_by(col(RunRow.id).desc()).limit(20)
+            ).all()
+            return Standing(
+                open_intent=_intent(opened) if opened else None,
+                last_intent=_intent(newest) if newest else None,
+                last_intent_fault=_fault(newest.fault) if newest else None,
+                attempts=tuple(_attempt(row) for row in reversed(attempts)),
+                run=next((_run(row) for row in runs if row.ended_at is None), None),
+                last_run=next((_run(row) for row in runs if row.ended_at is not None), None),
+                usual_start=_usual_start(runs),
+            )
+
+        return await self._transact(work)
+
+    def _open_intents(self) -> SelectOfScalar[IntentRow]:
+        return select(IntentRow).where(IntentRow.machine == self._machine, col(IntentRow.ended_at).is_(None))
+
+    # -- sessions (the store behind access.sessions) ---------------------------------------------------------------
+
+    async def add(self, session: Session) -> None:
+        """Store a login."""
+
+        def work(db: Transaction) -> None:
+            db.add(SessionRow(jti=session.jti, issued_at=session.issued_at, expires_at=session.expires_at))
+
+        await self._transact(work)
+
+    async def end(self, jti: str, at: datetime) -> None:
+        """Store a logout."""
+
+        def work(db: Transaction) -> None:
+            row = db.get(SessionRow, jti)
+            if row is not None and row.ended_at is None:
+                row.ended_at = at
+
+        await self._transact(work)
+
+    async def end_all(self, at: datetime) -> None:
+        """Store that everybody is logged out."""
+
+        def work(db: Transaction) -> None:
+            db.exec(update(SessionRow).where(col(SessionRow.ended_at).is_(None)).values(ended_at=at))
+
+        await self._transact(work)
+
+    async def live(self, now: datetime) -> Iterable[Session]:
+        """Read the sessions that have neither ended nor expired."""
+
+        def work(db: Transaction) -> list[Session]:
+            rows = db.exec(
+                select(SessionRow).where(col(SessionRow.ended_at).is_(None), col(SessionRow.expires_at) > now)
+            )
+            return [Session(jti=r.jti, issued_at=r.issued_at, expires_at=r.expires_at) for r in rows]
+
+        return await self._transact(work)
+
+    async def unrevoked(self, now: datetime) -> list[str]:
+        """Read the sessions that have ended before their time and of which the host has not been told."""
+
+        def work(db: Transaction) -> list[str]:
+            return list(
+                db.exec(
+                    select(SessionRow.jti).where(
+                        col(SessionRow.ended_at).is_not(None),
+                        col(SessionRow.revoked_at).is_(None),
+                        col(SessionRow.expires_at) > now,
+                    )
+                )
+            )
+
+        return await self._transact(work)
+
+    async def revoked(self, jtis: Sequence[str], at: datetime) -> None:
+        """Store that the host knows of the end of these sessions."""
+
+        def work(db: Transaction) -> None:
+            db.exec(update(SessionRow).where(col(SessionRow.jti).in_(jtis)).values(revoked_at=at))
+
+        await self._transact(work)
+
+    # -- keys ------------------------------------------------------------------------------------------------------
+
+    async def key(self, name: str, make: Callable[[], str]) -> str:
+        """Return the key of that name; make and store it when there is none."""
+
+        def work(db: Transaction) -> str:
+            row = db.get(KeyRow, name)
+            if row is None:
+                row = KeyRow(name=name, value=make())
+                db.add(row)
+            return row.value
+
+        return await self._transact(work)
+
+    async def _transact(self, work: Callable[[Transaction], T]) -> T:
+        def whole() -> T:
+            with Transaction(self._engine, expire_on_commit=False) as db, db.begin():
+                return work(db)
+
+        return await self._in_thread(whole)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except SQLAlchemyError as error:
+            raise LedgerError(f"the database failed: {type(error).__name__}") from error
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+
+    def pragmas(connection: Any, _record: object) -> None:
+        # WAL: a reader such as a backup doesn't block the loop. FULL: an answered click survives a power cut.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    event.listen(engine, "connect", pragmas)
+    return engine
+
+
+def _usual_start(runs: Iterable[RunRow]) -> timedelta | None:
+    took = [r.ready_at - r.asked_at for r in runs if r.ready_at is not None and r.asked_at is not None]
+    if not took:
+        return None
+    return timedelta(seconds=statistics.median(each.total_seconds() for each in took[:REMEMBERED_STARTS]))
+
+
+def _intent(row: IntentRow) -> Intent:
+    return Intent(id=row.id or 0, wanted=Wanted(row.wanted), mode=StopMode(row.mode), by=row.by, asked_at=row.asked_at)
+
+
+def _attempt(row: AttemptRow) -> Attempt:
+    return Attempt(
+        id=row.id or 0,
+        verb=Verb(row.verb),
+        zone=row.zone,
+        request_id=row.request_id,
+        made_at=row.made_at,
+        intent_id=row.intent_id,
+        operation=row.operation,
+        ended_at=row.ended_at,
+        fault=_fault(row.fault),
+    )
+
+
+def _run(row: RunRow) -> Run:
+    return Run(
+        id=row.id or 0,
+        started_at=row.started_at,
+        asked_at=row.asked_at,
+        ready_at=row.ready_at,
+        ended_at=row.ended_at,
+        reason=StopReason(row.reason) if row.reason else None,
+        stops_at=row.stops_at,
+        boot_id=row.boot_id,
+    )
+
+
+def _fault_json(fault: Fault | None) -> dict[str, Any] | None:
+    return None if fault is None else asdict(fault)
+
+
+def _fault(value: dict[str, Any] | None) -> Fault | None:
+    return None if value is None else Fault(**value)

@@ -1,0 +1,348 @@
+"""The one loop of a machine: observe, decide, act, publish. Nothing else calls Compute Engine.
+
+Killed between any two lines it goes on where it was: what was asked for is in the ledger before anything is called, and
+each call is there with its request id before it is made, so that an answer that was lost is fetched by the same call.
+"""
+
+import asyncio
+import logging
+import math
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from comfyweb.cloud.cloud_error import CloudError
+from comfyweb.cloud.compute import ComputeEngine
+from comfyweb.cloud.host import HostClient, HostRefused, HostSilent, from_guest_attributes
+from comfyweb.control.ledger import Ledger, LedgerError, Standing
+from comfyweb.control.publisher import Publisher
+from comfyweb.machine.decide import COMING, HOST_FRESH, MOVING, OFF, UP, decide
+from comfyweb.machine.model import (
+    AskDrain,
+    Attempt,
+    Call,
+    CancelDrain,
+    Decision,
+    Fault,
+    Intent,
+    MachineSeen,
+    Observation,
+    Phase,
+    Policy,
+    Replay,
+    Verb,
+    Wanted,
+)
+from comfyweb.machine.preparation import wanted_metadata
+from comfyweb.machine.snapshot import History, Place, address, picture
+from comfyweb.machine.stops import why_stopped
+
+log = logging.getLogger(__name__)
+
+# Guest attributes are read at each look while the machine boots, and afterwards at most this often.
+GUEST_ATTRIBUTES_EVERY = timedelta(minutes=1)
+# Metadata and scheduling are changed in a second or so; a start waits for them.
+PREPARING = timedelta(milliseconds=500)
+# A call whose answer is lost is repeated with its own request id for this long; then it counts as failed.
+REPEATED_FOR = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """Time, injected: `now` for what is told and stored, `monotonic` (seconds) for when to look again."""
+
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    monotonic: Callable[[], float] = time.monotonic
+
+
+class Loop:
+    """Runs one machine. `round` is one turn; `run` takes turns for ever, sooner when it is woken."""
+
+    def __init__(
+        self,
+        *,
+        compute: ComputeEngine,
+        host: HostClient,
+        ledger: Ledger,
+        publisher: Publisher,
+        policy: Policy,
+        place: Place,
+        clock: Clock,
+    ) -> None:
+        self._compute = compute
+        self._host = host
+        self._ledger = ledger
+        self._publisher = publisher
+        self._policy = policy
+        self._place = place
+        self._clock = clock
+        self._seen = Observation()
+        # When to look next, on the monotonic clock: 0 is at once.
+        self._machine_due = 0.0
+        self._host_due = 0.0
+        self._guest_due = 0.0
+        self._looked = self._asked = 0.0
+        self._decided = Decision(phase=Phase.FAULT, machine_every=MOVING)
+        self._wake = asyncio.Event()
+        self.trouble: str | None = "the first look has not ended yet"
+        self.on_round: list[Callable[[], Awaitable[None]]] = []
+
+    @property
+    def seen(self) -> Observation:
+        """What was last observed."""
+        return self._seen
+
+    def wake(self) -> None:
+        """Look at once: somebody asked for something, or did something on the machine."""
+        self._machine_due = self._host_due = 0.0
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Take turns until cancelled. A failing turn is logged, told to `/readyz`, and tried again."""
+        while True:
+            try:
+                wait = await self.round()
+                self.trouble = None
+            except LedgerError as error:
+                log.warning("the ledger failed: %s", error)
+                self.trouble, wait = str(error), MOVING.total_seconds()
+            except Exception:
+                log.exception("a turn of the loop failed")
+                self.trouble, wait = "a turn of the loop failed; its log has the cause", MOVING.total_seconds()
+            try:
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def round(self) -> float:
+        """Take one turn; return the seconds until the next one is due. Raises LedgerError."""
+        self._wake.clear()
+        standing = await self._ledger.standing()
+        await self._observe(standing)
+        standing = await self._keep_books(await self._ledger.standing())
+        now = self._clock.now()
+        decision = decide(standing.open_intent, self._seen, self._policy, now)
+        if standing.open_intent is not None and decision.verdict is not None:
+            await self._ledger.end_intent(standing.open_intent.id, decision.verdict.fault, now)
+            standing = await self._ledger.standing()
+            decision = decide(None, self._seen, self._policy, now)
+        if decision.act is not None:
+            await self._act(decision, standing.open_intent)
+        self._decided = decision
+        since = self._seen.since if self._seen.phase is decision.phase else now
+        self._seen = replace(self._seen, phase=decision.phase, since=since)
+        history = _history(standing, self._seen)
+        await self._publisher.publish(picture(decision, standing.open_intent, self._seen, self._place, history, now))
+        await self._revoke(now)
+        for hook in self.on_round:
+            await hook()
+        return self._pause(decision)
+
+    # -- observe ---------------------------------------------------------------------------------------------------
+
+    async def _observe(self, standing: Standing) -> None:
+        self._seen = replace(self._seen, attempts=standing.attempts, run=standing.run)
+        if self._clock.monotonic() >= self._machine_due:
+            for attempt in standing.attempts:
+                if attempt.in_flight and attempt.operation:
+                    await self._look_at_operation(attempt)
+            await self._look_at_machine()
+            self._looked, self._machine_due = self._clock.monotonic(), math.inf
+        if self._clock.monotonic() >= self._host_due:
+            await self._look_at_host()
+            self._asked, self._host_due = self._clock.monotonic(), math.inf
+
+    async def _look_at_operation(self, attempt: Attempt) -> None:
+        try:
+            operation = await self._compute.operation(attempt.zone, attempt.operation)
+        except CloudError as error:
+            log.warning("operation %s: %s", attempt.operation, error)
+            return
+        if operation.done:
+            await self._ledger.end_attempt(attempt.id, operation.fault, self._clock.now())
+
+    async def _look_at_machine(self) -> None:
+        try:
+            machine = await self._compute.look(self._place.zone)
+        except CloudError as error:
+            self._seen = replace(self._seen, machine_fault=error.fault)
+        else:
+            self._seen = replace(self._seen, machine=machine, machine_fault=None)
+
+    async def _look_at_host(self) -> None:
+        machine = self._seen.machine
+        if not isinstance(machine, MachineSeen) or machine.status not in UP:
+            return
+        url = address(machine, self._place)
+        try:
+            if url:
+                # An answer is as old as its question, whatever the host's clock says.
+                asked = self._clock.now()
+                self._seen = replace(self._seen, host=replace(await self._host.status(url), at=asked))
+                return
+        except (HostSilent, HostRefused) as error:
+            log.debug("the host does not answer: %s", error)
+        await self._read_guest_attributes()
+
+    async def _read_guest_attributes(self) -> None:
+        """While HTTPS is silent, hear the host by way of Google. What it says there can be forged: it informs only."""
+        host = self._seen.host
+        answered_lately = host is not None and host.by_https and self._clock.now() - host.at < HOST_FRESH
+        if answered_lately or self._clock.monotonic() < self._guest_due:
+            return
+        every = MOVING if self._decided.phase is Phase.BOOTING else GUEST_ATTRIBUTES_EVERY
+        self._guest_due = self._clock.monotonic() + every.total_seconds()
+        try:
+            values = await self._compute.guest_attributes(self._place.zone)
+        except CloudError as error:
+            log.debug("guest attributes: %s", error)
+            return
+        told = from_guest_attributes(values, self._clock.now())
+        boot = self._seen.run.boot_id if self._seen.run else ""
+        if told is not None and boot in ("", told.boot_id):
+            self._seen = replace(self._seen, host=told)
+
+    # -- keep books ------------------------------------------------------------------------------------------------
+
+    async def _keep_books(self, standing: Standing) -> Standing:
+        """Store the beginning, the news and the end of a run."""
+        machine, run = self._seen.machine, standing.run
+        changed = False
+        if isinstance(machine, MachineSeen):
+            on = machine.status in UP | COMING and machine.last_started is not None
+            another = run is not None and on and run.started_at != machine.last_started
+            if run is not None and (machine.status in OFF or another):
+                reason = why_stopped(run, machine, standing.last_intent)
+                await self._ledger.end_run(run.id, machine.last_stopped or machine.at, reason)
+                self._seen = replace(self._seen, host=None)
+                run, changed = None, True
+            if run is None and on and machine.last_started is not None:
+                await self._ledger.begin_run(machine.last_started, _asked_at(standing))
+                changed = True
+            elif run is not None and (host := self._seen.host) is not None and host.at >= run.started_at:
+                news = replace(
+                    run,
+                    ready_at=run.ready_at or (host.at if host.comfyui_ready else None),
+                    stops_at=host.stops_at,
+                    boot_id=host.boot_id if host.by_https else run.boot_id,
+                )
+                if news != run:
+                    await self._ledger.note_run(
+                        run.id, ready_at=news.ready_at, stops_at=news.stops_at, boot_id=news.boot_id
+                    )
+                    changed = True
+        if changed:
+            standing = await self._ledger.standing()
+        self._seen = replace(self._seen, attempts=standing.attempts, run=standing.run)
+        return standing
+
+    # -- act -------------------------------------------------------------------------------------------------------
+
+    async def _act(self, decision: Decision, intent: Intent | None) -> None:
+        match decision.act:
+            case Call(verb=verb):
+                request_id = str(uuid.uuid4())
+                attempt = await self._ledger.begin(
+                    verb, self._place.zone, request_id, intent.id if intent else None, self._clock.now()
+                )
+                await self._call(attempt)
+            case Replay(attempt=attempt):
+                await self._call(attempt)
+            case AskDrain(until=until):
+                await self._tell_host(lambda url: self._host.drain(url, until - self._clock.now()))
+            case CancelDrain():
+                await self._tell_host(self._host.cancel_drain)
+            case None:
+                pass
+
+    async def _call(self, attempt: Attempt) -> None:
+        """Make the call of a stored attempt and store the answer."""
+        try:
+            operation = await self._send(attempt)
+        except CloudError as error:
+            log.warning("%s failed: %s", attempt.verb, error)
+            # While it is unknown whether the call was carried out, it stays in flight and is repeated as it is.
+            if not error.lost or self._clock.now() - attempt.made_at > REPEATED_FOR:
+                await self._ledger.end_attempt(attempt.id, error.fault, self._clock.now())
+        else:
+            if operation is None:
+                await self._ledger.end_attempt(attempt.id, None, self._clock.now())
+            else:
+                await self._ledger.called(attempt.id, operation)
+        if attempt.verb in {Verb.SET_METADATA, Verb.SET_SCHEDULING}:
+            self._machine_due = self._clock.monotonic() + PREPARING.total_seconds()
+
+    async def _send(self, attempt: Attempt) -> str | None:
+        zone, request_id = attempt.zone, attempt.request_id
+        match attempt.verb:
+            case Verb.START:
+                return await self._compute.start(zone, request_id)
+            case Verb.STOP:
+                return await self._compute.stop(zone, request_id)
+            case Verb.SET_SCHEDULING:
+                return await self._compute.set_scheduling(zone, request_id, self._policy.max_run)
+            case Verb.SET_METADATA:
+                machine = self._seen.machine
+                running = isinstance(machine, MachineSeen) and machine.status in UP
+                wanted = dict(self._policy.metadata)
+                if running:
+                    wanted = {k: v for k, v in wanted.items() if k in self._policy.running_metadata}
+                elif isinstance(machine, MachineSeen):
+                    wanted = wanted_metadata(wanted, machine.metadata)
+                return await self._compute.set_metadata(zone, request_id, wanted)
+
+    async def _tell_host(self, say: Callable[[str], Awaitable[None]]) -> None:
+        machine = self._seen.machine
+        url = address(machine, self._place) if isinstance(machine, MachineSeen) else ""
+        if not url:
+            return
+        try:
+            await say(url)
+        except (HostSilent, HostRefused) as error:
+            log.warning("the host did not obey: %s", error)
+        self._host_due = 0.0
+
+    async def _revoke(self, now: datetime) -> None:
+        """Tell the host of sessions that have ended, until it has heard: their ComfyUI cookies die with them."""
+        host, machine = self._seen.host, self._seen.machine
+        if host is None or not host.by_https or not isinstance(machine, MachineSeen):
+            return
+        told: list[str] = []
+        for jti in await self._ledger.unrevoked(now):
+            try:
+                await self._host.revoke(address(machine, self._place), jti)
+            except (HostSilent, HostRefused) as error:
+                log.warning("the host did not hear of a logout: %s", error)
+                break
+            told.append(jti)
+        if told:
+            await self._ledger.revoked(told, now)
+
+    def _pause(self, decision: Decision) -> float:
+        """Set when to look next, unless something asked for an earlier look; return the seconds until then."""
+        self._machine_due = min(self._machine_due, self._looked + decision.machine_every.total_seconds())
+        host_every = decision.host_every.total_seconds() if decision.host_every else math.inf
+        self._host_due = min(self._host_due, self._asked + host_every)
+        return max(min(self._machine_due, self._host_due) - self._clock.monotonic(), 0.0)
+
+
+def _asked_at(standing: Standing) -> datetime | None:
+    """Return when somebody asked for the run that has just begun, or None when it was started elsewhere."""
+    intent = standing.last_intent
+    if intent is None or intent.wanted is not Wanted.ON:
+        return None
+    ours = (a for a in standing.attempts if a.intent_id == intent.id and a.verb is Verb.START)
+    return intent.asked_at if any(a.fault is None for a in ours) else None
+
+
+def _history(standing: Standing, seen: Observation) -> History:
+    refused: Fault | None = None
+    intent, machine = standing.last_intent, seen.machine
+    if intent is not None and standing.last_intent_fault is not None:
+        up = isinstance(machine, MachineSeen) and machine.status in UP | COMING
+        # A refusal is told until the machine is what was asked for, or something else is asked for.
+        refused = standing.last_intent_fault if up is (intent.wanted is Wanted.OFF) else None
+    return History(last_run=standing.last_run, refused=refused, usual_start=standing.usual_start)

@@ -1,0 +1,1 @@
+"""The ledger's history: one file for each change of its tables."""

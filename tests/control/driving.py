@@ -1,0 +1,160 @@
+"""A loop that is driven by hand: the real client and ledger against the emulated cloud, with time that stands still."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import cast
+
+from comfyweb.cloud.compute import ComputeEngine
+from comfyweb.cloud.host import HostClient, HostSilent
+from comfyweb.control.ledger import Ledger
+from comfyweb.control.loop import Clock, Loop
+from comfyweb.control.publisher import Publisher
+from comfyweb.machine.model import HostSeen, Phase, Policy, StopMode, Wanted
+from comfyweb.machine.snapshot import Place, Snapshot, nothing_seen_yet
+from tests.cloudbox import CloudBox
+
+PLACE = Place(
+    project="demo-project", zone="us-central1-a", instance="comfyui-gpu", comfyui_url="http://localhost:1", embed=True
+)
+POLICY = Policy(
+    metadata={
+        "comfyweb-keys": "K",
+        "comfyweb-app-origin": "http://localhost:3000",
+        "auth_pass": "",
+        "enable-guest-attributes": "TRUE",
+    },
+    running_metadata=frozenset({"comfyweb-keys", "comfyweb-app-origin"}),
+    max_run=timedelta(hours=10, minutes=15),
+    drain=timedelta(minutes=30),
+)
+
+
+class ScriptedHost:
+    """The host, as a test says it is. Not the stand-in: that one lives in real time, and here time stands still."""
+
+    def __init__(self) -> None:
+        self.says: HostSeen | None = None
+        self.heard: list[str] = []
+        self.asked = 0
+
+    async def status(self, url: str) -> HostSeen:
+        self.asked += 1
+        if self.says is None:
+            raise HostSilent("nobody answers")
+        return self.says
+
+    async def drain(self, url: str, deadline: timedelta) -> None:
+        self.heard.append(f"drain {deadline.total_seconds():g}")
+        assert self.says is not None
+        self.says = replace(self.says, drain_until=self.says.at + deadline, drain_remaining=self.says.jobs)
+
+    async def cancel_drain(self, url: str) -> None:
+        self.heard.append("cancel drain")
+        assert self.says is not None
+        self.says = replace(self.says, drain_until=None, drain_remaining=None)
+
+    async def keep_alive(self, url: str) -> None:
+        if self.says is None:
+            raise HostSilent("nobody answers")
+        self.heard.append("keep-alive")
+
+    async def extend(self, url: str, minutes: float) -> None:
+        if self.says is None:
+            raise HostSilent("nobody answers")
+        self.heard.append(f"extend {minutes:g}")
+
+    async def revoke(self, url: str, session: str) -> None:
+        if self.says is None:
+            raise HostSilent("nobody answers")
+        self.heard.append(f"revoke {session}")
+
+
+class Driver:
+    """A loop with everything around it. `turn` takes one turn; `pass_time` moves the one clock of them all."""
+
+    def __init__(self, box: CloudBox, path: Path) -> None:
+        self.box = box
+        self.path = path
+        self.host = ScriptedHost()
+        self.shown: list[Snapshot] = []
+        self.fresh()
+
+    def fresh(self) -> None:
+        """Make a new process's worth of objects, as after a crash: only the database is the same."""
+        self.ledger = Ledger(f"sqlite:///{self.path}", machine="demo-project/us-central1-a/comfyui-gpu")
+        self.compute = ComputeEngine(
+            project="demo-project", instance="comfyui-gpu", endpoint=self.box.url, credentials_file=None, now=self.now
+        )
+        self.publisher = Publisher(nothing_seen_yet(PLACE))
+        self.publisher.subscribe(self._show)
+        self.loop = Loop(
+            compute=self.compute,
+            host=cast(HostClient, self.host),
+            ledger=self.ledger,
+            publisher=self.publisher,
+            policy=POLICY,
+            place=PLACE,
+            clock=Clock(now=self.now, monotonic=lambda: self.now().timestamp()),
+        )
+
+    async def _show(self, snapshot: Snapshot) -> None:
+        self.shown.append(snapshot)
+
+    def now(self) -> datetime:
+        """The one time there is."""
+        return self.box.clock.now()
+
+    @property
+    def phase(self) -> Phase:
+        """What people see."""
+        return self.publisher.snapshot.phase
+
+    @property
+    def body(self) -> dict[str, object]:
+        """What people see, in full."""
+        return self.publisher.snapshot.body
+
+    async def ask(self, wanted: Wanted, mode: StopMode = StopMode.DRAIN) -> None:
+        """Press a button."""
+        await self.ledger.ask(wanted, mode, "s", self.now())
+        self.loop.wake()
+
+    async def turn(self) -> float:
+        """Take one turn; return the seconds until the next."""
+        return await self.loop.round()
+
+    async def until(self, phase: Phase, *, turns: int = 60) -> None:
+        """Take turns, letting the time between them pass, until people see this phase."""
+        for _ in range(turns):
+            wait = await self.turn()
+            if self.phase is phase:
+                return
+            self.box.advance(max(wait, 0.05))
+        raise AssertionError(f"{phase} was not reached: {self.phase}, {self.body}")
+
+    async def live(self, seconds: float) -> None:
+        """Take every turn that falls into this time."""
+        end = self.now() + timedelta(seconds=seconds)
+        while self.now() < end:
+            wait = await self.turn()
+            self.box.advance(min(max(wait, 0.05), max((end - self.now()).total_seconds(), 0.05)))
+        await self.turn()
+
+    def answers(self, **changes: object) -> None:
+        """Let the host say that ComfyUI is ready, with these differences."""
+        seen = HostSeen(at=self.now(), boot_id="boot-1", phase="ready", comfyui_ready=True)
+        self.host.says = replace(seen, **changes)  # pyright: ignore[reportArgumentType] - names are checked at run time
+
+
+@asynccontextmanager
+async def driven(tmp_path: Path) -> AsyncGenerator[Driver]:
+    """A driver with its cloud, closed at the end."""
+    with CloudBox(manual=True) as box:
+        driver = Driver(box, tmp_path / "ledger.db")
+        await driver.ledger.open()
+        yield driver
+        await driver.compute.close()
+        await driver.ledger.close()

@@ -1,0 +1,285 @@
+"""The loop from Start to off, with the real client against the emulated cloud, in a time that the test moves."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from comfyweb.access.sessions import Session
+from comfyweb.control.ledger import LedgerError
+from comfyweb.machine.model import Phase, StopMode, StopReason, Verb, Wanted
+from tests.control.driving import Driver, driven
+
+FIXTURES = Path(__file__).parent.parent / "fixtures/host"
+
+
+@pytest.fixture
+async def driver(tmp_path: Path) -> AsyncIterator[Driver]:
+    async with driven(tmp_path) as made:
+        yield made
+
+
+async def up(driver: Driver) -> None:
+    await driver.ask(Wanted.ON)
+    await driver.until(Phase.BOOTING)
+    driver.answers()
+    await driver.until(Phase.READY)
+
+
+async def test_a_machine_that_is_off_is_looked_at_every_15_seconds_and_costs_four_calls_a_minute(
+    driver: Driver,
+) -> None:
+    assert await driver.turn() == 15
+    assert driver.phase is Phase.OFF
+    driver.compute.calls.clear()
+    await driver.live(60)
+    assert driver.compute.calls.total() <= 5
+
+
+async def test_start_prepares_starts_and_follows_the_machine_until_comfyui_answers(driver: Driver) -> None:
+    await driver.ask(Wanted.ON)
+    await driver.until(Phase.STARTING)
+    await driver.until(Phase.BOOTING)
+    assert driver.box.machine.external_ip
+    assert driver.body["external_ip"] == driver.box.machine.external_ip
+    asked = driver.host.asked
+    await driver.live(5)
+    assert driver.host.asked - asked >= 10
+    driver.answers()
+    await driver.until(Phase.READY)
+    standing = await driver.ledger.standing()
+    assert [a.verb for a in standing.attempts] == [Verb.SET_METADATA, Verb.SET_SCHEDULING, Verb.START]
+    assert all(a.fault is None and not a.in_flight for a in standing.attempts)
+    assert standing.open_intent is None
+    assert standing.run is not None
+    assert standing.run.ours
+    run = driver.body["run"]
+    assert isinstance(run, dict)
+    assert run["ends_at"]
+    phases = [snapshot.phase for snapshot in driver.shown]
+    assert [p for i, p in enumerate(phases) if i == 0 or p is not phases[i - 1]] == [
+        Phase.STARTING,
+        Phase.BOOTING,
+        Phase.READY,
+    ]
+
+
+async def test_a_second_start_finds_everything_prepared(driver: Driver) -> None:
+    await up(driver)
+    await driver.ask(Wanted.OFF, StopMode.NOW)
+    await driver.until(Phase.OFF)
+    await driver.ask(Wanted.ON)
+    await driver.until(Phase.BOOTING)
+    verbs = [a.verb for a in (await driver.ledger.standing()).attempts]
+    assert verbs[-2:] == [Verb.STOP, Verb.START]
+
+
+async def test_when_nothing_moves_a_ready_machine_is_left_in_peace(driver: Driver) -> None:
+    await up(driver)
+    driver.answers()
+    await driver.live(20)
+    driver.compute.calls.clear()
+    asked = driver.host.asked
+    for _ in range(4):
+        driver.answers()
+        await driver.live(15)
+    assert driver.compute.calls.total() <= 5
+    assert driver.host.asked - asked <= 9
+
+
+async def test_stop_now_stops_and_tells_why(driver: Driver) -> None:
+    await up(driver)
+    await driver.ask(Wanted.OFF, StopMode.NOW)
+    await driver.until(Phase.STOPPING)
+    await driver.until(Phase.OFF)
+    stop = driver.body["last_stop"]
+    assert isinstance(stop, dict)
+    assert stop["reason"] == StopReason.STOPPED_NOW
+
+
+async def test_a_gentle_stop_lets_the_running_prompt_finish(driver: Driver) -> None:
+    await up(driver)
+    driver.answers(queue_running=1)
+    await driver.ask(Wanted.OFF)
+    await driver.until(Phase.DRAINING)
+    await driver.live(4)
+    assert driver.host.heard == ["drain 1800"]
+    assert driver.box.machine.status == "RUNNING"
+    assert driver.host.says is not None
+    until = driver.host.says.drain_until
+    driver.answers(drain_until=until, drain_remaining=0)
+    await driver.until(Phase.OFF)
+    stop = driver.body["last_stop"]
+    assert isinstance(stop, dict)
+    assert stop["reason"] == StopReason.DRAINED
+
+
+async def test_start_takes_a_gentle_stop_back(driver: Driver) -> None:
+    await up(driver)
+    driver.answers(queue_running=1)
+    await driver.ask(Wanted.OFF)
+    await driver.until(Phase.DRAINING)
+    await driver.live(2)
+    await driver.ask(Wanted.ON)
+    await driver.until(Phase.READY)
+    assert driver.host.heard[-1] == "cancel drain"
+    assert driver.box.machine.status == "RUNNING"
+
+
+async def test_a_start_while_it_stops_is_kept(driver: Driver) -> None:
+    await up(driver)
+    driver.host.says = None
+    await driver.ask(Wanted.OFF, StopMode.NOW)
+    await driver.until(Phase.STOPPING)
+    await driver.ask(Wanted.ON)
+    await driver.until(Phase.STARTING)
+    await driver.until(Phase.BOOTING)
+
+
+async def test_an_idle_machine_that_powers_itself_off_is_told_as_idle(driver: Driver) -> None:
+    await up(driver)
+    driver.answers(stops_at=driver.now() + timedelta(seconds=16))
+    await driver.live(16)
+    driver.box.box.poweroff()
+    await driver.until(Phase.OFF)
+    stop = driver.body["last_stop"]
+    assert isinstance(stop, dict)
+    assert stop["reason"] == StopReason.IDLE
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [("stockout", "no-capacity"), ("quota", "quota-global"), ("permission", "permission")]
+)
+async def test_a_refused_start_says_why_and_asks_once(driver: Driver, kind: str, code: str) -> None:
+    driver.box.fault(kind, verb="start")
+    await driver.ask(Wanted.ON)
+    await driver.until(Phase.STARTING)
+    await driver.until(Phase.OFF)
+    fault = driver.body["fault"]
+    assert isinstance(fault, dict)
+    assert fault["code"] == code
+    standing = await driver.ledger.standing()
+    assert [a.verb for a in standing.attempts].count(Verb.START) == 1
+    assert standing.open_intent is None
+
+
+async def test_the_words_of_a_refusal_go_with_the_next_start(driver: Driver) -> None:
+    driver.box.fault("stockout", verb="start")
+    await driver.ask(Wanted.ON)
+    await driver.until(Phase.STARTING)
+    await driver.until(Phase.OFF)
+    await driver.ask(Wanted.ON)
+    await driver.until(Phase.BOOTING)
+    assert driver.body["fault"] is None
+
+
+async def test_while_google_cannot_be_reached_people_are_told_and_nothing_is_guessed(driver: Driver) -> None:
+    await up(driver)
+    driver.box.fault("unavailable", verb="get", times=None, seconds=40)
+    await driver.live(20)
+    assert driver.phase is Phase.READY
+    fault = driver.body["fault"]
+    assert isinstance(fault, dict)
+    assert fault["code"] == "unavailable"
+    driver.answers()
+    await driver.live(60)
+    assert driver.body["fault"] is None
+
+
+async def test_a_machine_deleted_by_somebody_is_missing(driver: Driver) -> None:
+    await driver.turn()
+    driver.box.control("machine", {"action": "delete"})
+    await driver.live(30)
+    assert driver.phase is Phase.MISSING
+
+
+async def test_a_machine_started_elsewhere_is_adopted_and_its_missing_guard_is_named(driver: Driver) -> None:
+    driver.box.control("machine", {"action": "start"})
+    await driver.until(Phase.BOOTING)
+    run = driver.body["run"]
+    assert isinstance(run, dict)
+    assert run["ours"] is False
+    assert "guard" in str(driver.body["notices"])
+
+
+async def test_a_logout_reaches_the_host_even_if_it_was_silent_then(driver: Driver) -> None:
+    await up(driver)
+    session = Session(jti="gone", issued_at=driver.now(), expires_at=driver.now() + timedelta(hours=24))
+    await driver.ledger.add(session)
+    says, driver.host.says = driver.host.says, None
+    await driver.ledger.end("gone", driver.now())
+    await driver.live(5)
+    driver.host.says = says
+    driver.answers()
+    await driver.live(20)
+    assert driver.host.heard == ["revoke gone"]
+
+
+@pytest.mark.parametrize("verb", [Verb.SET_METADATA, Verb.SET_SCHEDULING, Verb.START])
+async def test_a_process_killed_between_a_call_and_its_answer_makes_the_same_call_again(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, verb: Verb
+) -> None:
+    """Killed here means: the ledger can't store the answer any more, and new objects go on with the same file."""
+    await driver.ask(Wanted.ON)
+
+    async def killed(attempt_id: int, operation: str) -> None:
+        attempts = (await driver.ledger.standing()).attempts
+        if attempts[-1].verb is verb:
+            raise LedgerError("killed")
+        await type(driver.ledger).called(driver.ledger, attempt_id, operation)
+
+    monkeypatch.setattr(driver.ledger, "called", killed)
+    for _ in range(20):
+        try:
+            driver.box.advance(max(await driver.turn(), 0.05))
+        except LedgerError:
+            break
+    else:
+        pytest.fail("it was never killed")
+    await driver.compute.close()
+    await driver.ledger.close()
+    driver.fresh()
+    await driver.until(Phase.BOOTING)
+    standing = await driver.ledger.standing()
+    assert [a.verb for a in standing.attempts] == [Verb.SET_METADATA, Verb.SET_SCHEDULING, Verb.START]
+    kinds = [operation.kind for operation in driver.box.world.operations.values()]
+    assert kinds.count("start") == 1
+
+
+def say_by_guest_attributes(driver: Driver, **changes: object) -> None:
+    fixture = (FIXTURES / "phase.json").read_text()
+    said = json.loads(fixture) | {"at": driver.now().isoformat(), **changes}
+    address = f"{driver.box.url}/computeMetadata/v1/instance/guest-attributes/comfyweb/phase"
+    httpx.put(address, content=json.dumps(said), headers={"Metadata-Flavor": "Google"}).raise_for_status()
+
+
+async def test_while_https_is_silent_the_boot_is_followed_by_way_of_google(driver: Driver) -> None:
+    await driver.ask(Wanted.ON)
+    await driver.until(Phase.BOOTING)
+    say_by_guest_attributes(driver)
+    await driver.live(3)
+    assert driver.phase is Phase.BOOTING
+    assert "Loading the graphics driver" in str(driver.body["boot"])
+    assert "came by way of Google" in str(driver.body["notices"])
+
+
+async def test_what_an_earlier_boot_left_in_the_guest_attributes_is_not_believed(driver: Driver) -> None:
+    await driver.ask(Wanted.ON)
+    await driver.until(Phase.BOOTING)
+    say_by_guest_attributes(driver, at="2026-11-22T12:00:00Z", comfyui={"ready": True})
+    await driver.live(3)
+    assert driver.phase is Phase.BOOTING
+    assert "Loading the graphics driver" not in str(driver.body["boot"])
+
+
+async def test_guest_attributes_are_read_at_most_once_a_minute_after_the_boot(driver: Driver) -> None:
+    await up(driver)
+    driver.host.says = None
+    await driver.live(120)
+    driver.compute.calls.clear()
+    await driver.live(180)
+    assert driver.compute.calls["getGuestAttributes"] <= 3
+    assert driver.phase is Phase.READY
