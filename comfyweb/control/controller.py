@@ -62,6 +62,10 @@ class Controller:
         """What is called after each turn of the loop."""
         return self._loop.on_round
 
+    def look(self) -> None:
+        """Look at once, for somebody who is about to decide by what is shown."""
+        self._loop.wake()
+
     async def start(self, session: Session) -> str:
         """Ask for the machine to be on. Stored when this returns. Raises NotNow or Unavailable."""
         phase = self.publisher.snapshot.phase

@@ -60,7 +60,7 @@ def place(settings: Settings) -> Place:
         embed_words=words,
         idle_minutes=settings.idle_minutes,
         drain_minutes=settings.drain_minutes,
-        longest_run_hours=_max_run(settings) / timedelta(hours=1),
+        longest_run_minutes=_max_run(settings) // timedelta(minutes=1),
         notices=settings.warnings,
     )
 

@@ -21,6 +21,14 @@ from comfyweb.machine.model import (
 )
 from comfyweb.machine.stops import WORDS
 
+# The host's names for its steps, as a person would say them; a name that is not here is shown as it is.
+STEPS = {
+    "disk": "The disk is mounted",
+    "driver": "The graphics driver loads",
+    "gate": "The gate opens",
+    "comfyui": "ComfyUI starts",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
@@ -38,7 +46,7 @@ class Place:
     embed_words: str = ""
     idle_minutes: float = 30
     drain_minutes: float = 30
-    longest_run_hours: float = 10.25
+    longest_run_minutes: int = 615
     notices: tuple[str, ...] = ()
 
 
@@ -94,7 +102,7 @@ def picture(
             "currency": estimate.currency if estimate else "",
             "idle_minutes": place.idle_minutes,
             "drain_minutes": place.drain_minutes,
-            "longest_run_hours": place.longest_run_hours,
+            "longest_run_minutes": place.longest_run_minutes,
             "run": _run(machine, seen.run),
             "boot": _boot(decision.phase, machine, host, intent, seen.run, history),
             "queue": _queue(host),
@@ -202,13 +210,13 @@ def _boot(
     if host is not None and host.steps:
         steps += host.steps
     else:
-        steps.append(Step(name="ComfyUI starts", state="running" if host else "waiting"))
+        steps.append(Step(name="comfyui", state="running" if host else "waiting"))
     return {
         "began_at": _text(began),
         "percent": round(100 * sum(s.state == "done" for s in steps) / len(steps)),
         "expected_seconds": round(history.usual_start.total_seconds()) if history.usual_start else None,
         "steps": [
-            {"name": s.name, "state": s.state, "expected_seconds": s.expected_seconds, "detail": s.detail}
+            {"name": STEPS.get(s.name, s.name), "state": s.state, "detail": "" if s.state == "done" else s.detail}
             for s in steps
         ],
     }

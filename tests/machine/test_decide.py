@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfyweb.machine.decide import BOOTING, FRESH, HOST_FRESH, MOVING, STILL, decide
+from comfyweb.machine.decide import AT_WORK, BOOTING, FRESH, HOST_FRESH, MOVING, STILL, decide
 from comfyweb.machine.faults import named
 from comfyweb.machine.model import (
     AskDrain,
@@ -155,7 +155,7 @@ def test_it_is_booting_until_comfyui_answers_and_the_host_is_asked_twice_a_secon
     assert decide(None, Observation(machine=machine("RUNNING"), host=warming), POLICY, NOW).phase is Phase.BOOTING
     ready = decide(None, Observation(machine=machine("RUNNING"), host=host()), POLICY, NOW)
     assert ready.phase is Phase.READY
-    assert (ready.machine_every, ready.host_every) == (STILL, STILL)
+    assert (ready.machine_every, ready.host_every) == (STILL, AT_WORK)
 
 
 def test_what_the_host_said_in_an_earlier_run_is_not_believed() -> None:

@@ -1,0 +1,1 @@
+"""REST: the same intents and snapshots for programs."""

@@ -1,0 +1,36 @@
+"""Whether the process lives, and whether it can work: for supervisors, load balancers and people with a problem."""
+
+from http import HTTPStatus
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from comfyweb.api.answers import Alive, Ready
+from comfyweb.api.caller import session_of, token_of
+from comfyweb.api.problems import NOT_STARTED, RETRY_SECONDS, problem
+from comfyweb.control.services import NotStarted, services
+
+router = APIRouter(tags=["Health"])
+
+OK = "ok"
+NOT_READY = "Something that comfyweb needs does not answer."
+
+
+@router.get("/healthz")
+async def healthz() -> Alive:
+    """Answer while the process can."""
+    return Alive(status=OK)
+
+
+@router.get("/readyz", response_model=Ready)
+async def readyz(request: Request) -> Ready | Response:
+    """Name each thing that comfyweb needs; 503 when one fails. Only who is logged in hears what is wrong with it."""
+    try:
+        found = await services.controller.dependencies()
+        trusted = session_of(token_of(request.scope)) is not None
+    except NotStarted:
+        found, trusted = {"comfyweb": NOT_STARTED}, True
+    if all(state == OK for state in found.values()):
+        return Ready(status=OK, dependencies=found)
+    told = {name: state if trusted or state == OK else "failing" for name, state in found.items()}
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, NOT_READY, headers={"Retry-After": RETRY_SECONDS}, dependencies=told)

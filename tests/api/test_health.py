@@ -1,0 +1,31 @@
+"""What supervisors and load balancers ask."""
+
+import httpx
+import pytest
+
+from tests.api.conftest import World, problem
+
+
+async def test_a_process_that_answers_is_alive_even_before_it_has_started(stranger: httpx.AsyncClient) -> None:
+    assert (await stranger.get("/healthz")).json() == {"status": "ok"}
+
+
+async def test_ready_names_everything_that_is_needed(world: World, stranger: httpx.AsyncClient) -> None:
+    answer = await stranger.get("/readyz")
+    assert answer.json() == {"status": "ok", "dependencies": {"database": "ok", "compute-engine": "ok"}}
+
+
+@pytest.mark.parametrize("name", ["database", "compute-engine"])
+async def test_what_fails_is_named_to_everybody_and_explained_to_who_is_logged_in(
+    world: World, stranger: httpx.AsyncClient, name: str
+) -> None:
+    world.controller.found = world.controller.found | {name: "compute.instances.get is not granted on demo-project"}
+    answer = await stranger.get("/readyz")
+    assert problem(answer, 503)["dependencies"] == {"database": "ok", "compute-engine": "ok"} | {name: "failing"}
+    assert "demo-project" not in answer.text
+    told = await stranger.get("/readyz", headers={"x-auth-token": await world.token()})
+    assert "not granted" in problem(told, 503)["dependencies"][name]
+
+
+async def test_before_the_start_nothing_is_ready(stranger: httpx.AsyncClient) -> None:
+    assert set(problem(await stranger.get("/readyz"), 503)["dependencies"]) == {"comfyweb"}
