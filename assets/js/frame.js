@@ -1,0 +1,209 @@
+// <comfy-frame run origin embed why phase>: ComfyUI inside the page. It is opened with a one-use ticket and, for one run at
+// one address, never again: a status change must not cost anybody an unsaved workflow. While nobody knows how the machine
+// is (comfyweb has just been restarted, say) the frame is kept, hidden.
+
+import { define } from "./clock.js";
+
+const Base = globalThis.HTMLElement ?? class {};
+const RENEW_MS = 20 * 60e3;
+const WATCH_MS = 30e3;
+const KEEP_ALIVE_MS = 30e3;
+const LONGEST_WAIT_MS = 30e3;
+const USABLE = ["ready", "draining"];
+const UNKNOWN = ["fault"];
+const ALLOW = "clipboard-read; clipboard-write; fullscreen; autoplay; microphone; camera";
+
+/** Ask our own REST API. Rejects with words for a person; `status` is 0 when nothing answered. */
+const ask = async (path) => {
+  let response;
+  try {
+    response = await fetch(path, {
+      method: "POST",
+      headers: { Authorization: `Bearer ${localStorage.getItem("auth-token") ?? ""}` },
+      credentials: "omit",
+      signal: AbortSignal.timeout(15e3),
+    });
+  } catch {
+    throw Object.assign(new Error("comfyweb cannot be reached."), { status: 0 });
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (response.ok) return answer;
+  throw Object.assign(new Error(answer.error ?? answer.detail ?? `comfyweb answered ${response.status}.`), {
+    status: response.status,
+  });
+};
+
+/** A fresh one-use address of ComfyUI's gate. */
+const ticket = async () => {
+  const url = new URL((await ask("/api/comfyui/ticket")).url);
+  if (!["https:", "http:"].includes(url.protocol)) throw new Error("comfyweb gave an address that is none.");
+  return url.href;
+};
+
+/** Open ComfyUI in a tab of its own. The tab is opened within the click, or browsers would block it. */
+export const openTab = async (say) => {
+  const tab = window.open("about:blank", "_blank");
+  if (!tab) return say("The browser did not allow a new tab.");
+  tab.opener = null;
+  try {
+    tab.location.replace(await ticket());
+  } catch (error) {
+    tab.close();
+    say(error.message);
+  }
+};
+
+class ComfyFrame extends Base {
+  static observedAttributes = ["run", "origin", "embed", "phase"];
+  #life;
+  #shows = "";
+  #settling = false;
+  #renewed = 0;
+  #kept = 0;
+
+  connectedCallback() {
+    this.#settle();
+  }
+  disconnectedCallback() {
+    this.#close();
+  }
+  attributeChangedCallback() {
+    // Attributes come one by one: look once, when all of them are there.
+    if (this.#settling) return;
+    this.#settling = true;
+    queueMicrotask(() => {
+      this.#settling = false;
+      if (this.isConnected) this.#settle();
+    });
+  }
+
+  #settle() {
+    const phase = this.getAttribute("phase");
+    if (UNKNOWN.includes(phase)) return;
+    const [run, origin, embed] = ["run", "origin", "embed"].map((name) => this.getAttribute(name));
+    const wanted = USABLE.includes(phase) && run && origin ? [run, origin, embed].join(" ") : "";
+    if (wanted === this.#shows) return;
+    this.#close();
+    this.#shows = wanted;
+    if (wanted) this.#open();
+  }
+
+  #close() {
+    this.#life?.abort();
+    this.#life = undefined;
+    this.#shows = "";
+    this.#renewed = 0;
+    this.replaceChildren();
+  }
+
+  #open() {
+    const life = (this.#life = new AbortController());
+    const { signal } = life;
+    for (const kind of ["pointerdown", "keydown"]) {
+      document.addEventListener(kind, (event) => event.isTrusted && this.#keepAlive(), { signal, passive: true });
+    }
+    if (this.getAttribute("embed") === "no") return this.#apart();
+    const cover = this.#words("Opening ComfyUI…");
+    this.#load(cover, signal);
+    const watch = setInterval(() => this.#renewIfOld(), WATCH_MS);
+    signal.addEventListener("abort", () => clearInterval(watch));
+    // Timers of a sleeping laptop and of a hidden tab stand still: look again as soon as somebody does.
+    document.addEventListener("visibilitychange", () => document.hidden || this.#renewIfOld(), { signal });
+    window.addEventListener("online", () => this.#renewIfOld(), { signal });
+    window.addEventListener("message", (event) => this.#heard(event), { signal });
+  }
+
+  /** Words over the frame's place, with what can be done about them. */
+  #words(text, action) {
+    const cover = document.createElement("div");
+    cover.className = "cover";
+    const line = document.createElement("p");
+    line.textContent = text;
+    cover.append(line);
+    if (action) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "button accent";
+      button.textContent = action.label;
+      button.addEventListener("click", action.run);
+      cover.append(button);
+    }
+    this.append(cover);
+    return cover;
+  }
+
+  #apart() {
+    const why = this.getAttribute("why") || "Your browser would not show ComfyUI inside this page.";
+    const cover = this.#words(why, {
+      label: "Open ComfyUI in its own tab",
+      run: () => openTab((words) => (cover.firstChild.textContent = words)),
+    });
+  }
+
+  async #load(cover, signal) {
+    for (let failures = 0; !signal.aborted; failures += 1) {
+      try {
+        const url = await ticket();
+        if (signal.aborted) return;
+        this.#renewed = Date.now();
+        this.append(this.#iframe(url, cover));
+        return;
+      } catch (error) {
+        if (signal.aborted) return;
+        cover.firstChild.textContent = `ComfyUI could not be opened. ${error.message}`;
+        if (error.status === 401 || error.status === 403) return;
+        await new Promise((done) => setTimeout(done, Math.min(LONGEST_WAIT_MS, 1000 * 2 ** failures)));
+      }
+    }
+  }
+
+  #iframe(url, cover) {
+    const iframe = document.createElement("iframe");
+    iframe.title = "ComfyUI";
+    iframe.allow = ALLOW;
+    iframe.referrerPolicy = "no-referrer";
+    iframe.addEventListener(
+      "load",
+      () => {
+        cover.remove();
+        if (document.activeElement === document.body) iframe.focus();
+      },
+      { once: true },
+    );
+    iframe.src = url;
+    return iframe;
+  }
+
+  #renewIfOld() {
+    if (this.#renewed && Date.now() - this.#renewed >= RENEW_MS) this.#renew();
+  }
+
+  /** A new cookie beside the open frame. A failure is tried again at the next look. */
+  async #renew() {
+    const before = this.#renewed;
+    this.#renewed = Date.now();
+    try {
+      await fetch(await ticket(), { mode: "no-cors", credentials: "include", cache: "no-store" });
+    } catch {
+      this.#renewed = before;
+    }
+  }
+
+  #keepAlive() {
+    if (this.getAttribute("phase") !== "ready" || Date.now() - this.#kept < KEEP_ALIVE_MS) return;
+    this.#kept = Date.now();
+    ask("/api/instance/keep-alive").catch(() => {}); // the next input asks again; the bar shows what is true
+  }
+
+  #heard(event) {
+    const iframe = this.querySelector("iframe");
+    if (!iframe || event.source !== iframe.contentWindow) return;
+    if (event.origin !== new URL(this.getAttribute("origin")).origin || event.data?.source !== "comfyweb") return;
+    if (event.data.kind === "input") {
+      this.#keepAlive();
+      for (const open of document.querySelectorAll(":popover-open")) open.hidePopover();
+    }
+  }
+}
+
+define({ "comfy-frame": ComfyFrame });

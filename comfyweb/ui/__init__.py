@@ -1,0 +1,1 @@
+"""What people see: shows snapshots, writes intents, knows no cloud."""

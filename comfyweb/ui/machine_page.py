@@ -1,0 +1,117 @@
+"""The machine's page: the bar, and below it either ComfyUI or what is in its way."""
+
+from typing import cast
+
+import reflex as rx
+
+from comfyweb.ui import panels
+from comfyweb.ui.bar import WORDS, bar, dialogs, lost_band, menu, shown_notices, stop_known
+from comfyweb.ui.parts import (
+    Clock,
+    Due,
+    Frame,
+    Left,
+    button,
+    in_use,
+    own,
+    phase,
+    said,
+    seen,
+    text,
+    there,
+    timer,
+    wires,
+)
+from comfyweb.ui.state import Tab
+
+WARN_SECONDS = 300
+TITLE = cast(
+    "rx.Var[str]",
+    rx.match(phase, *((name, f"{words} · comfyweb") for name, words in WORDS.items()), "comfyweb"),
+)
+
+
+def machine_page() -> rx.Component:
+    """Show the one thing that is true now."""
+    return rx.el.div(
+        own(Clock, now=Tab.server_time),
+        bar(),
+        menu(),
+        rx.el.main(
+            frame(),
+            rx.cond(in_use, above_frame(), rx.el.div(wires(), shown_notices(), panel(), class_name="surface")),
+        ),
+        lost_band(),
+        dialogs(),
+        class_name="page",
+        custom_attrs={"data-phase": phase},
+    )
+
+
+def panel() -> rx.Component:
+    """Show the panel of the phase; none before the app has answered for the first time."""
+    return rx.fragment(
+        rx.match(
+            phase,
+            ("off", panels.off()),
+            ("waiting", panels.coming()),
+            ("starting", panels.coming()),
+            ("booting", panels.coming()),
+            ("stopping", panels.stopping()),
+            ("logged-out", rx.cond(Tab.is_hydrated, panels.logged_out())),
+            panels.broken(),
+        )
+    )
+
+
+def frame() -> rx.Component:
+    """ComfyUI, full-bleed, and hidden below the panels while the machine is not in use."""
+    return own(
+        Frame,
+        run=text("run", "started_at"),
+        origin=text("comfyui_url"),
+        embed=rx.cond(seen("embed").to(bool), "yes", "no"),
+        why=text("embed_words"),
+        phase=phase,
+    )
+
+
+def above_frame() -> rx.Component:
+    """Float what has to be said above ComfyUI, so that it takes none of its room."""
+    return rx.fragment(
+        rx.el.h1("ComfyUI on ", text("machine", "name"), class_name="unseen"),
+        rx.el.div(
+            rx.cond((phase == "ready") & stop_known, idle_warning()),
+            rx.cond(panels.has_fault, panels.fault_card()),
+            shown_notices(),
+            said(),
+            class_name="floating",
+        ),
+    )
+
+
+def idle_warning() -> rx.Component:
+    """Five minutes before it stops by itself. The words are read out once, the countdown is only to be seen."""
+    return rx.el.div(
+        own(
+            Due,
+            rx.el.p(
+                rx.cond(
+                    there("stops_at"), "Nobody seems to be here. The machine stops soon.", "The longest run ends soon."
+                )
+            ),
+            until=text("stops_at"),
+            cap=text("run", "ends_at"),
+            ahead=WARN_SECONDS,
+            role="alert",
+        ),
+        own(
+            Due,
+            timer(Left, until=text("stops_at"), cap=text("run", "ends_at")),
+            button("Extend by 30 minutes", Tab.extend, kind="accent"),
+            until=text("stops_at"),
+            cap=text("run", "ends_at"),
+            ahead=WARN_SECONDS,
+        ),
+        class_name="warning",
+    )
