@@ -1,9 +1,11 @@
-"""For all tests: where nothing may be left out, a test that can't run has failed."""
+"""For all tests: the browser; and where nothing may be left out, a test that can't run has failed."""
 
 import os
+import shutil
 from collections.abc import Generator
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 EVERYTHING = bool(os.environ.get("COMFYWEB_REQUIRE_ALL"))
 
@@ -14,3 +16,16 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     if EVERYTHING and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
     return report
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Generator[Browser]:
+    """Start the Chromium that is installed. It keeps an event loop, so no coroutine can be tested while it lives."""
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("Chromium is not installed")
+    sandbox = [] if os.getuid() else ["--no-sandbox"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=[*sandbox, "--disable-dev-shm-usage"])
+        yield browser
+        browser.close()

@@ -1,0 +1,90 @@
+"""`python -m comfyweb`: check the settings, then serve the built page, REST and the loop from one worker process.
+
+One worker, because there is one loop per machine; it is started again when it dies. Nothing is compiled here and no
+node or bun is needed: `make build` has done that. This process only supervises and never imports the app.
+"""
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Mapping
+
+from granian.constants import Interfaces
+from granian.log import LogLevels
+from granian.server import Server
+
+from comfyweb import settings_checks as check
+from comfyweb.settings import Settings, SettingsError, of_process
+from comfyweb.ui.static import BuiltPage, NotBuiltError
+
+ALL = "0.0.0.0"  # noqa: S104 - chosen in `address`
+LOOPBACK = "127.0.0.1"
+# Tabs and event streams stay connected, each takes one; more wait in the backlog.
+CONNECTIONS = 4096
+END_SECONDS = 10
+LARGEST_EVENT_BYTES = 65536  # what a tab sends is a password or a click; Reflex would take 1 MB from anybody
+
+log = logging.getLogger("comfyweb")
+
+
+def address(settings: Settings, environ: Mapping[str, str]) -> str:
+    """Return the address to listen on: loopback when the app is reached there only, else all.
+
+    In a container loopback is the container's own, so all addresses there too; podman, systemd and our Dockerfile set
+    `container`. Who may ask is then decided by the Host header (ui/hosts.py).
+    """
+    return LOOPBACK if check.host_of(settings.public_url) in check.LOOPBACK and not environ.get("container") else ALL
+
+
+def in_use(host: str, port: int) -> bool:
+    """Tell whether somebody listens there. Granian wouldn't notice: its workers share their port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code: 2 when it can't even start, and why is on stderr."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log.setLevel(logging.INFO)
+    try:
+        settings = of_process()
+        BuiltPage.read()
+    except (SettingsError, NotBuiltError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    host = address(settings, os.environ)
+    if in_use(host, settings.port):
+        sys.stderr.write(f"Port {settings.port} can't be had: another process listens there. Set PORT to another.\n")
+        return 2
+    for warning in settings.warnings:
+        log.warning(warning)
+    os.environ |= {
+        "REFLEX_ENV_MODE": "prod",
+        "__REFLEX_SKIP_COMPILE": "true",
+        "REFLEX_TRUSTED_PROXY_HOPS": str(settings.trusted_proxy_hops),
+        "REFLEX_SOCKET_MAX_HTTP_BUFFER_SIZE": str(LARGEST_EVENT_BYTES),
+    }
+    log.info("serving %s, listening on %s:%s", settings.public_url, host, settings.port)
+    Server(
+        target="comfyweb.comfyweb:serve",
+        factory=True,
+        address=host,
+        port=settings.port,
+        interface=Interfaces.ASGI,
+        workers=1,
+        respawn_failed_workers=True,
+        workers_kill_timeout=END_SECONDS,
+        backlog=CONNECTIONS,
+        log_level=LogLevels.warning,
+    ).serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The whole thing as its user meets it."""

@@ -1,0 +1,116 @@
+"""Who may import whom, by reading every module. See docs/architecture.md, "The house"."""
+
+import ast
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("comfyweb", "vm_setup")
+INNER = frozenset({"machine", "settings", "settings_checks"})
+MIDDLE = INNER | {"cloud", "access"}
+# A room, and the rooms it may look into besides itself.
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    "machine": frozenset(),
+    "settings_checks": frozenset(),
+    "settings": frozenset({"settings_checks"}),
+    "cloud": INNER,
+    "access": INNER,
+    "control": MIDDLE,
+    "api": MIDDLE | {"control"},
+    "ui": MIDDLE | {"control"},
+    "comfyweb": MIDDLE | {"control", "api", "ui"},
+    "__main__": frozenset({"settings", "settings_checks", "ui"}),
+    "demo": frozenset(),
+}
+# All that a judgement needs. No clock is among it, no file and no socket: a judgement is told what it judges.
+PURE = frozenset(
+    {"collections", "comfyweb", "dataclasses", "datetime", "decimal", "enum", "functools", "itertools", "math", "re"}
+    | {"types", "typing"}
+)
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imported(source: str) -> list[str]:
+    """Return the dotted names that a module imports; `from a import b` counts as a.b, for b may be a module."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "relative import"
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+def room(path: Path) -> str:
+    """Return the room of a module: its folder in comfyweb/, or its own name when it lies at the top."""
+    return path.relative_to(ROOT / "comfyweb").parts[0].removesuffix(".py")
+
+
+def strangers(room_: str, names: Iterable[str]) -> list[str]:
+    """Return what a module in this room imports of ours and may not."""
+    allowed = {f"comfyweb.{name}" for name in MAY_IMPORT[room_] | {room_}}
+    if room_ == "demo":
+        allowed.add("vm_setup.host")
+    ours = [name for name in names if name.split(".")[0] in PACKAGES]
+    return [name for name in ours if not any(f"{name}.".startswith(f"{prefix}.") for prefix in allowed)]
+
+
+def test_every_room_has_a_rule() -> None:
+    rooms = {room(path) for path in modules("comfyweb")}
+    assert rooms - {"__init__"} == MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize("path", modules("comfyweb"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_looks_only_where_it_may(path: Path) -> None:
+    if path == ROOT / "comfyweb/__init__.py":
+        assert not imported(path.read_text())
+    else:
+        assert strangers(room(path), imported(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("room_", "source"),
+    [
+        ("machine", "import comfyweb.settings"),
+        ("machine", "from comfyweb import settings"),
+        ("cloud", "from comfyweb.access.sessions import Session"),
+        ("ui", "from comfyweb.api.app import create_api"),
+        ("api", "import comfyweb.ui.live"),
+        ("comfyweb", "from comfyweb.demo import box"),
+        ("control", "def later():\n    from comfyweb.ui import live"),
+        ("demo", "from comfyweb.machine.model import Phase"),
+        ("demo", "import vm_setup.startup"),
+        ("ui", "import comfyweb.demography"),
+    ],
+)
+def test_a_wrong_import_is_found(room_: str, source: str) -> None:
+    assert strangers(room_, imported(source))
+
+
+@pytest.mark.parametrize("path", modules("vm_setup"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_host_knows_nothing_of_the_app(path: Path) -> None:
+    assert [name for name in imported(path.read_text()) if name.split(".")[0] == "comfyweb"] == []
+
+
+@pytest.mark.parametrize("path", modules("comfyweb/machine"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_machine_is_judged_without_looking_at_the_world(path: Path) -> None:
+    assert [name for name in imported(path.read_text()) if name.split(".")[0] not in PURE] == []
+    calls = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    assert not calls & {"now", "utcnow", "today"}
+
+
+@pytest.mark.parametrize(
+    "path", [path for folder in PACKAGES for path in modules(folder)], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_a_module_says_in_its_first_line_why_it_exists(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    first = (ast.get_docstring(tree) or "").partition("\n")[0]
+    assert first.endswith((".", "?", ":")), f"{path.name} begins with {first!r}"
+    if path.name == "__init__.py":
+        assert len(tree.body) == 1, "a package holds its line and nothing else"
