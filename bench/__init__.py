@@ -1,0 +1,1 @@
+"""Measures what comfyweb promises: `make bench` writes docs/performance.md."""
