@@ -23,6 +23,8 @@ LOOPBACK = "127.0.0.1"
 # Tabs and event streams stay connected, each takes one; more wait in the backlog.
 CONNECTIONS = 4096
 END_SECONDS = 10
+# A tab whose network has gone silently says so within the sum of both.
+PING_EVERY_SECONDS, PONG_WITHIN_SECONDS = 10, 10
 LARGEST_EVENT_BYTES = 65536  # what a tab sends is a password or a click; Reflex would take 1 MB from anybody
 
 log = logging.getLogger("comfyweb")
@@ -68,6 +70,8 @@ def main() -> int:
         "REFLEX_ENV_MODE": "prod",
         "__REFLEX_SKIP_COMPILE": "true",
         "REFLEX_TRUSTED_PROXY_HOPS": str(settings.trusted_proxy_hops),
+        "REFLEX_SOCKET_INTERVAL": f"{PING_EVERY_SECONDS}s",
+        "REFLEX_SOCKET_TIMEOUT": f"{PONG_WITHIN_SECONDS}s",
         "REFLEX_SOCKET_MAX_HTTP_BUFFER_SIZE": str(LARGEST_EVENT_BYTES),
     }
     log.info("serving %s, listening on %s:%s", settings.public_url, host, settings.port)

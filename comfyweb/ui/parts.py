@@ -131,7 +131,7 @@ def said() -> rx.Component:
     """Say what the last button came to, until the phase changes or some seconds have passed."""
     return rx.el.div(
         rx.cond(
-            (Tab.words != "") & (Tab.words_phase == phase),
+            (Tab.words != "") & (Tab.words_since == text("phase_since")),
             rx.el.p(Tab.words, key=Tab.words_count.to_string(), class_name="said"),
         ),
         rx.el.p(id="said-here"),

@@ -33,7 +33,7 @@ class Tab(rx.State):
     token: str = rx.LocalStorage(name="auth-token")
     words: str = ""
     words_count: rx.Field[int] = rx.field(0)
-    words_phase: str = ""
+    words_since: str = ""
     dismissed: rx.Field[list[str]] = rx.field(default_factory=list)
     checking: bool = False
     server_time: float = 0.0
@@ -159,7 +159,7 @@ class Tab(rx.State):
         """Show words until the phase changes: then the page itself says what is true."""
         self.words = words
         self.words_count += 1
-        self.words_phase = str(self.snapshot["phase"])
+        self.words_since = str(self.snapshot.get("phase_since", ""))
 
     async def _left(self, ending: Awaitable[None]) -> EventSpec:
         try:

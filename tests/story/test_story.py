@@ -177,6 +177,7 @@ def test_no_free_gpu_is_said_in_plain_words_and_the_next_try_works(context: Brow
     demo.fault("stockout")
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.get_by_role("alert").filter(has_text="No free GPU right now")).to_be_visible(timeout=SLOWLY)
+    expect(page.get_by_text("Starting.", exact=True)).to_be_hidden()
     picture(page, "09-no-free-gpu")
     before = demo.starts()
     other = another_tab(context, demo)

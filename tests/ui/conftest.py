@@ -16,7 +16,12 @@ from tests.ui import stand_ins
 from tests.ui.stand_ins import PASSWORD, Clock, Machine
 
 SECRET = "us-east9-z"
-BODY = {"phase": "ready", "machine": {"zone": SECRET}, "notices": ["a notice", "another"]}
+BODY = {
+    "phase": "ready",
+    "phase_since": "2026-11-24T12:00:00Z",
+    "machine": {"zone": SECRET},
+    "notices": ["a notice", "another"],
+}
 ROOT = "reflex___state____state"
 TOKEN_VAR = f"{TAB}.token_rx_state_"
 

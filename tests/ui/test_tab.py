@@ -70,7 +70,7 @@ async def test_a_button_asks_the_controller_and_shows_its_words(event: str, aske
     await tab.send(event)
     assert house.machine.asked == [asked]
     assert tab.shown["words"] == f"Words about {asked}."
-    assert tab.shown["words_phase"] == "ready"
+    assert tab.shown["words_since"] == "2026-11-24T12:00:00Z"
 
 
 @pytest.mark.parametrize("refusal", [NotNow("Not now, as it is off."), Unavailable("The ledger is away.")])
