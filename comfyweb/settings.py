@@ -31,6 +31,12 @@ OLD = {
     "SERVICE_ACCOUNT_KEY": "it counts only if it names a key file; use GOOGLE_APPLICATION_CREDENTIALS",
     "GCP_CREDENTIALS_PATH": "it counts only if it names a key file; use GOOGLE_APPLICATION_CREDENTIALS",
 }
+# Accepted so that a deployment can be written down whole; nobody may rely on them before they work.
+NOT_YET = {
+    "BUDGET_MONTHLY": "nothing stops the machine when the money is spent",
+    "COMFYUI_GIT": "the host's own software doesn't install ComfyUI",
+    "REDIS_URL": "there is one worker",
+}
 
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(check.members)]
 Names = Annotated[tuple[str, ...], BeforeValidator(check.members)]
@@ -262,7 +268,12 @@ def _old_credentials(values: Mapping[str, str]) -> str | None:
 
 
 def _doubts(settings: Settings, values: Mapping[str, str]) -> Iterable[str]:
-    """Say what may be meant but is seldom right."""
+    """Say what may be meant but is seldom right, and what does nothing yet."""
+    for name, so in NOT_YET.items():
+        if values.get(name):
+            yield f"{name} is not in force yet: {so}."
+    if len(settings.gce_zones) > 1:
+        yield f"Only the first of GCE_ZONES, {settings.gce_zones[0]}, is used yet."
     if values.get("GCE_ZONE", settings.gce_zones[0]).strip() not in settings.gce_zones:
         yield "GCE_ZONE is not among GCE_ZONES and is ignored."
     domain = settings.comfyui_domain
@@ -303,6 +314,8 @@ def reference() -> str:
         field = Settings.model_fields[name.lower()]
         default = "**required**" if field.is_required() else _shown_default(field)
         lines.append(f"| `{name}` | {field.description} | {default} |")
+    lines += ["", "Accepted, and not in force yet (a warning says so):", "", "| name | until then |", "|---|---|"]
+    lines += [f"| `{name}` | {so} |" for name, so in NOT_YET.items()]
     lines += ["", "Of the system before comfyweb, accepted with a warning each:", "", "| name | instead |", "|---|---|"]
     lines += [f"| `{name}` | {use} |" for name, use in OLD.items()]
     return "\n".join(lines) + "\n"
