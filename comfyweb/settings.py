@@ -272,9 +272,10 @@ def _doubts(settings: Settings, values: Mapping[str, str]) -> Iterable[str]:
     for name, so in NOT_YET.items():
         if values.get(name):
             yield f"{name} is not in force yet: {so}."
-    if len(settings.gce_zones) > 1:
-        yield f"Only the first of GCE_ZONES, {settings.gce_zones[0]}, is used yet."
-    if values.get("GCE_ZONE", settings.gce_zones[0]).strip() not in settings.gce_zones:
+    zone, *others = settings.gce_zones
+    if others:
+        yield f"Only the first of GCE_ZONES, {zone}, is used yet."
+    if values.get("GCE_ZONE", zone).strip() not in settings.gce_zones:
         yield "GCE_ZONE is not among GCE_ZONES and is ignored."
     domain = settings.comfyui_domain
     if domain is None:
