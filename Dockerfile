@@ -18,7 +18,7 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 container=docker DATABASE_URL=s
 WORKDIR /app
 COPY requirements.txt constraints.txt ./
 RUN pip install --no-cache-dir -r requirements.txt -c constraints.txt \
-    && useradd --system --uid 10001 --home-dir /data --create-home comfyweb
+    && useradd --uid 10001 --home-dir /data --create-home comfyweb
 COPY rxconfig.py ./
 COPY comfyweb comfyweb
 COPY vm_setup vm_setup
