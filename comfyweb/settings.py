@@ -272,6 +272,11 @@ def _doubts(settings: Settings, values: Mapping[str, str]) -> Iterable[str]:
     for name, so in NOT_YET.items():
         if values.get(name):
             yield f"{name} is not in force yet: {so}."
+    if settings.public_url.startswith("https://") and not settings.trusted_proxy_hops:
+        yield (
+            "PUBLIC_URL is https, so a proxy stands in front, but TRUSTED_PROXY_HOPS is 0: all visitors count as one "
+            "address, and ten wrong passwords lock everybody out for ten minutes. Set it to the number of proxies."
+        )
     zone, *others = settings.gce_zones
     if others:
         yield f"Only the first of GCE_ZONES, {zone}, is used yet."

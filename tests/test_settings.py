@@ -522,7 +522,9 @@ def test_a_variable_of_the_old_system_is_one_warning_that_hides_its_value(name: 
     ],
 )
 def test_names_that_are_not_one_site_are_warned_of(app: str, comfyui: str, one_site: bool) -> None:  # noqa: FBT001 - a table's column
-    warnings = settings(PUBLIC_URL=app, COMFYUI_DOMAIN=comfyui, SSL_EMAIL="me@example.com").warnings
+    warnings = settings(
+        PUBLIC_URL=app, TRUSTED_PROXY_HOPS="1", COMFYUI_DOMAIN=comfyui, SSL_EMAIL="me@example.com"
+    ).warnings
     assert warnings == () if one_site else ["guess" in warning for warning in warnings] == [True]
 
 
@@ -532,8 +534,15 @@ def test_comfyui_may_not_share_the_apps_name() -> None:
 
 
 def test_a_domain_without_a_way_to_a_certificate_is_warned_of() -> None:
-    [warning] = settings(PUBLIC_URL="https://app.example.com", COMFYUI_DOMAIN="comfy.example.com").warnings
+    [warning] = settings(
+        PUBLIC_URL="https://app.example.com", TRUSTED_PROXY_HOPS="1", COMFYUI_DOMAIN="comfy.example.com"
+    ).warnings
     assert "SSL_EMAIL" in warning
+
+
+def test_a_proxy_whose_visitors_would_all_count_as_one_is_warned_of() -> None:
+    [warning] = settings(PUBLIC_URL="https://app.example.com").warnings
+    assert "TRUSTED_PROXY_HOPS" in warning
 
 
 # -- whatever comes --------------------------------------------------------------------------------------------------

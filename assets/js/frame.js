@@ -11,6 +11,9 @@ const KEEP_ALIVE_MS = 30e3;
 const LONGEST_WAIT_MS = 30e3;
 const USABLE = ["ready", "draining"];
 const UNKNOWN = ["fault"];
+// All that ComfyUI needs, but not the page around it: a node's script could put a false login in its place.
+const SANDBOX =
+  "allow-scripts allow-same-origin allow-forms allow-popups allow-popups-to-escape-sandbox allow-downloads allow-modals allow-pointer-lock";
 const ALLOW = "clipboard-read; clipboard-write; fullscreen; autoplay; microphone; camera";
 
 /** Ask our own REST API. Rejects with words for a person; `status` is 0 when nothing answered. */
@@ -161,6 +164,7 @@ class ComfyFrame extends Base {
     const iframe = document.createElement("iframe");
     iframe.title = "ComfyUI";
     iframe.allow = ALLOW;
+    iframe.sandbox = SANDBOX;
     iframe.referrerPolicy = "no-referrer";
     iframe.addEventListener(
       "load",

@@ -6,11 +6,13 @@ of that transaction has happened.
 """
 
 import asyncio
+import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Engine, event
@@ -28,6 +30,7 @@ T = TypeVar("T")
 
 # A SQLite file that another process holds is waited for this long before `LedgerError`.
 BUSY_SECONDS = 5
+PRIVATE = 0o600
 # As many of the newest calls as a decision can need: an intent makes three, and a few more when it must repeat.
 REMEMBERED_ATTEMPTS = 12
 # The usual time of a start is the median of this many.
@@ -61,7 +64,12 @@ class Ledger:
 
     async def open(self) -> None:
         """Bring the tables up to date. Raises LedgerError."""
-        await self._in_thread(lambda: migrate(self._engine))
+
+        def work() -> None:
+            _keep_private(self._engine)
+            migrate(self._engine)
+
+        await self._in_thread(work)
 
     async def close(self) -> None:
         """Finish what is being written, then let go of the database."""
@@ -286,7 +294,7 @@ class Ledger:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
             raise LedgerError(f"the database failed: {type(error).__name__}") from error
 
 
@@ -302,6 +310,20 @@ def _engine(url: str) -> Engine:
 
     event.listen(engine, "connect", pragmas)
     return engine
+
+
+def _keep_private(engine: Engine) -> None:
+    """Let nobody else on this computer read a SQLite file: it holds the key that opens the machine's gate.
+
+    SQLite gives its -wal and -shm files the same mode.
+    """
+    name = engine.url.database
+    if engine.url.get_backend_name() != "sqlite" or not name or name == ":memory:":
+        return
+    os.close(os.open(name, os.O_RDWR | os.O_CREAT, PRIVATE))
+    for file in (Path(f"{name}{end}") for end in ("", "-wal", "-shm")):
+        if file.exists() and file.stat().st_mode & ~PRIVATE & 0o777:
+            file.chmod(PRIVATE)
 
 
 def _usual_start(runs: Iterable[RunRow]) -> timedelta | None:

@@ -37,12 +37,14 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 async def run(*, port: int, fast: bool, listening: socket.socket) -> None:
     """Run the emulator on `listening`, which is `port`, until SIGTERM or SIGINT."""
-    from comfyweb.demo.standin import StandIn  # noqa: PLC0415 - a slow import that a used port need not wait for
+    from comfyweb.demo.standin import FAST, StandIn  # noqa: PLC0415 - a slow import that a used port need not wait for
 
     clock = SystemClock()
     times = Times.fast() if fast else Times()
     box = Box(World(now=clock.now(), times=times, seed=secrets.randbits(64)), clock=clock)
-    box.guest = StandIn(port=port + 1, metadata_url=f"http://{HOST}:{port}", poweroff=box.poweroff, fast=fast)
+    box.guest = StandIn(
+        port=port + 1, metadata_url=f"http://{HOST}:{port}", poweroff=box.poweroff, pace=FAST if fast else 1.0
+    )
     server = Server(app_of(box), box)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.end)

@@ -56,20 +56,27 @@ def _host_in(url: str) -> str:
         return ""
 
 
+METADATA_NAMES = frozenset({"metadata.google.internal", "169.254.169.254"})
+
+
 class Guard:
-    """Lets nobody but this computer's programs and pages drive the control endpoint and the emulated cloud."""
+    """Lets nobody but this computer's programs and pages reach the emulated cloud; its guest by its own names too."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on."""
-        guarded = scope["type"] == "http" and str(scope["path"]).startswith(("/control", "/compute/"))
-        if guarded and not comes_from_here(Request(scope)):
+        if scope["type"] == "http" and not self._may(Request(scope)):
             refused = Refusal(403, "forbidden", "Only programs and pages of this computer may do this.")
             await JSONResponse(render.refusal(refused), refused.status)(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+    def _may(self, request: Request) -> bool:
+        named = _host_in(f"//{request.headers.get('host', '')}")
+        by_guest = request.url.path.startswith("/computeMetadata") and named in METADATA_NAMES
+        return by_guest or comes_from_here(request)
 
 
 async def _refused(_request: Request, refused: Exception) -> Response:

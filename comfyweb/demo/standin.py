@@ -30,7 +30,7 @@ _STEPS = (
     ("gate", 1.0, "Opening the gate"),
     ("comfyui", 5.5, "Starting ComfyUI"),
 )
-_FAST = 0.07
+FAST = 0.07
 _JOB_SECONDS = 8.0
 _POWER_OFF_SECONDS = 2.0
 _LOOK_SECONDS = 0.5
@@ -75,7 +75,7 @@ class StandIn:
 
     `metadata_url` is where the metadata server listens, without a path; `poweroff` switches the machine off.
     `comfyui_url` is a real ComfyUI to put behind the gate (default: `DEMO_COMFYUI_URL`, else a stand-in).
-    `now` tells the time to the rules; `fast` makes the boot and the jobs short and leaves the limits as they are.
+    `now` tells the time to the rules; `pace` is how long boot and jobs take, as a share of the usual; the limits stay.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class StandIn:
         port: int,
         metadata_url: str,
         poweroff: Callable[[], None],
-        fast: bool,
+        pace: float = 1.0,
         comfyui_url: str | None = None,
         now: Callable[[], Now] = read_clocks,
     ) -> None:
         self._port = port
         self._metadata_url = metadata_url
         self._poweroff = poweroff
-        self._pace = _FAST if fast else 1.0
+        self._pace = pace
         self._comfyui_url = os.environ.get("DEMO_COMFYUI_URL", "") if comfyui_url is None else comfyui_url
         self._now = now
         self._disk = Disk()

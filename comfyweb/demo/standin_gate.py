@@ -140,6 +140,8 @@ class Gate:
         return _fresh(JSONResponse({"phase": "ready" if self._host.ready else "warming"}))
 
     async def _enter(self, request: Request) -> Response:
+        if request.method != "GET":  # Starlette answers HEAD with it, and that would spend the ticket.
+            return Response(status_code=HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "GET"})
         value = self._host.enter(request.query_params.get("ticket", ""))
         if value is None:
             return _fresh(HTMLResponse(self._stranger, HTTPStatus.UNAUTHORIZED))

@@ -130,6 +130,18 @@ async def test_a_key_is_made_once(ledger: Ledger) -> None:
     assert await ledger.key("gate", lambda: "second") == "first"
 
 
+async def test_nobody_else_on_the_computer_may_read_it(ledger: Ledger, path: Path) -> None:
+    await ledger.key("gate", lambda: "secret")
+    files = list(path.parent.glob("ledger.db*"))
+    assert len(files) == 3
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    await ledger.close()
+    path.chmod(0o644)
+    again = await reopened(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    await again.close()
+
+
 async def test_a_locked_database_is_an_error_that_leaves_no_trace(
     ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -244,7 +244,7 @@ async def machine(
         port=port,
         metadata_url=f"http://127.0.0.1:{metadata_port}",
         poweroff=lambda: powered_off.append(time.time()),
-        fast=True,
+        pace=0.01,
         comfyui_url=comfyui_url,
         now=clocks.now,
     )

@@ -137,7 +137,7 @@ def test_only_a_running_machine_is_taken_back(still_cloud: CloudBox) -> None:
         {"Origin": "null"},
     ],
 )
-@pytest.mark.parametrize("path", ["/control", "/control/fault", "/compute/v1/projects/demo-project/zones"])
+@pytest.mark.parametrize("path", ["/", "/control", "/control/fault", "/compute/v1/projects/demo-project/zones"])
 def test_a_web_page_elsewhere_cannot_drive_it(still_cloud: CloudBox, headers: dict[str, str], path: str) -> None:
     method = "DELETE" if path.endswith("fault") else "GET"
     assert httpx.request(method, still_cloud.url + path, headers=headers).status_code == 403

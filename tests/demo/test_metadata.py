@@ -47,6 +47,12 @@ def test_without_its_header_nothing_is_said(guest: Guest) -> None:
     assert not guest.box.machine.guest_attributes
 
 
+def test_a_page_elsewhere_that_has_our_address_by_another_name_is_refused(guest: Guest) -> None:
+    assert guest.get(ATTRIBUTES, Host="evil.example.com").status_code == 403
+    assert guest.get(ATTRIBUTES, Host="metadata.google.internal").status_code == 200
+    assert guest.get(ATTRIBUTES, Host="169.254.169.254").status_code == 200
+
+
 def test_a_forwarded_request_is_refused(guest: Guest) -> None:
     assert guest.get("instance/name", **{"X-Forwarded-For": "203.0.113.7"}).status_code == 403
 

@@ -41,6 +41,7 @@ async def test_a_stranger_gets_no_byte_of_comfyui(ready: Machine, path: str) -> 
 async def test_a_ticket_opens_once(ready: Machine) -> None:
     ticket = ready.app.ticket()
     async with ready.browser() as first, ready.browser() as second:
+        assert (await first.head("/_host/gate", params={"ticket": ticket})).status_code == 405
         assert (await first.get("/_host/gate", params={"ticket": ticket})).status_code == 303
         assert (await second.get("/_host/gate", params={"ticket": ticket})).status_code == 401
 
