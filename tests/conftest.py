@@ -8,6 +8,13 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 EVERYTHING = bool(os.environ.get("COMFYWEB_REQUIRE_ALL"))
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what needs a browser where there is none, before Playwright is started for it."""
+    if CHROMIUM is None and item.get_closest_marker("browser"):
+        pytest.skip("Chromium is not installed")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -21,11 +28,8 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.fixture(scope="module")
 def chromium() -> Generator[Browser]:
     """Start the Chromium that is installed. It keeps an event loop, so no coroutine can be tested while it lives."""
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("Chromium is not installed")
     sandbox = [] if os.getuid() else ["--no-sandbox"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=[*sandbox, "--disable-dev-shm-usage"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*sandbox, "--disable-dev-shm-usage"])
         yield browser
         browser.close()

@@ -28,7 +28,7 @@ class Extension(BaseModel):
 
     minutes: Annotated[
         float,
-        Field(strict=True, ge=SHORTEST_EXTENSION, le=LONGEST_EXTENSION, allow_inf_nan=False, description="from now on"),
+        Field(strict=True, ge=SHORTEST_EXTENSION, le=LONGEST_EXTENSION, allow_inf_nan=False, description="minutes"),
     ]
 
 
@@ -52,7 +52,7 @@ async def keep_alive(session: Caller) -> Done:
 
 @router.post("/instance/extend")
 async def extend(session: Caller, body: Extension) -> Done:
-    """Put the idle stop off until so many minutes from now. 409 while the machine is not in use."""
+    """Put the idle stop off by so many minutes. 409 while the machine is not in use."""
     return _done(await services.controller.extend(session, body.minutes))
 
 

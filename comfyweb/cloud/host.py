@@ -166,8 +166,8 @@ def _heartbeat(said: Message) -> HostSeen | None:
         boot_id=boot_id,
         phase="",
         by_https=False,
-        queue_running=count(queue.get("running")) or 0,
-        queue_pending=count(queue.get("pending")) or 0,
+        queue_running=count(queue.get("running")),
+        queue_pending=count(queue.get("pending")),
         stops_at=moment(said.get("stops_at")),
     )
 

@@ -10,7 +10,7 @@ from comfyweb.cloud.host import HostClient, HostRefused, HostSilent
 from comfyweb.control.ledger import Ledger, LedgerError
 from comfyweb.control.loop import Clock, Loop
 from comfyweb.control.publisher import Publisher
-from comfyweb.machine.model import Phase, StopMode, Wanted
+from comfyweb.machine.model import MachineSeen, Phase, StopMode, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,8 @@ class Controller:
                 return "It is starting already."
             case Phase.READY:
                 return "It is on already."
+            case Phase.FAULT:
+                return "It will be started as soon as that is possible."
             case _:
                 return "Starting."
 
@@ -101,12 +103,18 @@ class Controller:
         return "Counted as use."
 
     async def extend(self, session: Session, minutes: float) -> str:
-        """Put the idle stop off until `minutes` from now at the earliest. Raises NotNow or Unavailable."""
+        """Put the idle stop off by `minutes`, never past Compute Engine's limit. Raises NotNow or Unavailable."""
         if not SHORTEST_EXTENSION <= minutes <= LONGEST_EXTENSION:
             raise NotNow(f"It can be extended by {SHORTEST_EXTENSION} to {LONGEST_EXTENSION} minutes at a time.")
-        await self._tell(self._host.extend(self._url("Nothing to extend: the machine is not ready."), minutes))
+        url = self._url("Nothing to extend: the machine is not ready.")
+        left = self._left_by_google()
+        if left is not None and left < timedelta(minutes=1):
+            raise NotNow("Compute Engine's own limit comes before the idle stop, and can't be moved while it runs.")
+        await self._tell(self._host.extend(url, minutes))
         log.info("session %s extended the run by %g minutes", session.jti[:8], minutes)
-        return f"It stays on for at least {timedelta(minutes=minutes).total_seconds() / 60:g} minutes more."
+        if left is not None and left < timedelta(minutes=minutes):
+            return "The idle stop is put off until Compute Engine's own limit, which comes first."
+        return f"The idle stop is put off by {minutes:g} minutes."
 
     async def ticket(self, session: Session) -> str:
         """Return a one-use address of ComfyUI's gate for one browser tab. Raises NotNow."""
@@ -142,6 +150,13 @@ class Controller:
             log.warning("the host did not obey: %s", error)
             raise Unavailable(HOST_WORDS) from error
         self._loop.wake()
+
+    def _left_by_google(self) -> timedelta | None:
+        """Return how far the idle stop can be moved before Compute Engine ends the run; None: nothing limits it."""
+        machine, host = self._loop.seen.machine, self._loop.seen.host
+        if not isinstance(machine, MachineSeen) or machine.terminates_at is None or host is None or not host.stops_at:
+            return None
+        return machine.terminates_at - host.stops_at
 
     def _url(self, words: str) -> str:
         snapshot = self.publisher.snapshot

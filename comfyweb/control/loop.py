@@ -9,7 +9,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -19,6 +19,7 @@ from comfyweb.cloud.host import HostClient, HostRefused, HostSilent, from_guest_
 from comfyweb.control.ledger import Ledger, LedgerError, Standing
 from comfyweb.control.publisher import Publisher
 from comfyweb.machine.decide import COMING, HOST_FRESH, MOVING, OFF, UP, decide
+from comfyweb.machine.faults import lacking, named
 from comfyweb.machine.model import (
     AskDrain,
     Attempt,
@@ -35,8 +36,8 @@ from comfyweb.machine.model import (
     Verb,
     Wanted,
 )
-from comfyweb.machine.preparation import wanted_metadata
-from comfyweb.machine.snapshot import History, Place, address, picture
+from comfyweb.machine.preparation import foreign_script, wanted_metadata
+from comfyweb.machine.snapshot import History, Place, address, picture, troubled
 from comfyweb.machine.stops import why_stopped
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ GUEST_ATTRIBUTES_EVERY = timedelta(minutes=1)
 PREPARING = timedelta(milliseconds=500)
 # A call whose answer is lost is repeated with its own request id for this long; then it counts as failed.
 REPEATED_FOR = timedelta(minutes=1)
+# Where the system before comfyweb kept its password.
+PASSWORD_KEYS = frozenset({"auth_user", "auth_pass"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,9 @@ class Loop:
         self._host_due = 0.0
         self._guest_due = 0.0
         self._looked = self._asked = 0.0
+        self._host_answers = False
+        self._permissions: tuple[str, ...] | None = None
+        self._password_deleted = False
         self._decided = Decision(phase=Phase.FAULT, machine_every=MOVING)
         self._wake = asyncio.Event()
         self.trouble: str | None = "the first look has not ended yet"
@@ -108,6 +114,7 @@ class Loop:
             except LedgerError as error:
                 log.warning("the ledger failed: %s", error)
                 self.trouble, wait = str(error), MOVING.total_seconds()
+                await self._publisher.publish(troubled(self._publisher.snapshot, named("ledger")))
             except Exception:
                 log.exception("a turn of the loop failed")
                 self.trouble, wait = "a turn of the loop failed; its log has the cause", MOVING.total_seconds()
@@ -134,7 +141,7 @@ class Loop:
         self._decided = decision
         since = self._seen.since if self._seen.phase is decision.phase else now
         self._seen = replace(self._seen, phase=decision.phase, since=since)
-        history = _history(standing, self._seen)
+        history = replace(_history(standing, self._seen), notices=tuple(self._notices()))
         await self._publisher.publish(picture(decision, standing.open_intent, self._seen, self._place, history, now))
         await self._revoke(now)
         for hook in self.on_round:
@@ -147,7 +154,7 @@ class Loop:
         self._seen = replace(self._seen, attempts=standing.attempts, run=standing.run)
         if self._clock.monotonic() >= self._machine_due:
             for attempt in standing.attempts:
-                if attempt.in_flight and attempt.operation:
+                if attempt.in_flight:
                     await self._look_at_operation(attempt)
             await self._look_at_machine()
             self._looked, self._machine_due = self._clock.monotonic(), math.inf
@@ -156,6 +163,10 @@ class Loop:
             self._asked, self._host_due = self._clock.monotonic(), math.inf
 
     async def _look_at_operation(self, attempt: Attempt) -> None:
+        if not attempt.operation:
+            if self._clock.now() - attempt.made_at > REPEATED_FOR:
+                await self._ledger.end_attempt(attempt.id, named("operation-forgotten"), self._clock.now())
+            return
         try:
             operation = await self._compute.operation(attempt.zone, attempt.operation)
         except CloudError as error:
@@ -171,6 +182,18 @@ class Loop:
             self._seen = replace(self._seen, machine_fault=error.fault)
         else:
             self._seen = replace(self._seen, machine=machine, machine_fault=None)
+            if self._permissions is None:
+                await self._look_at_permissions()
+
+    async def _look_at_permissions(self) -> None:
+        """Find out once, at the beginning, what Google will refuse later."""
+        try:
+            self._permissions = await self._compute.missing_permissions(self._place.zone)
+        except CloudError as error:
+            log.warning("permissions could not be checked: %s", error)
+            self._permissions = ()
+        for permission in self._permissions:
+            log.warning("missing permission: %s", permission)
 
     async def _look_at_host(self) -> None:
         machine = self._seen.machine
@@ -182,9 +205,12 @@ class Loop:
                 # An answer is as old as its question, whatever the host's clock says.
                 asked = self._clock.now()
                 self._seen = replace(self._seen, host=replace(await self._host.status(url), at=asked))
+                self._host_answers = True
                 return
         except (HostSilent, HostRefused) as error:
             log.debug("the host does not answer: %s", error)
+            if self._host_answers:  # It has just fallen silent: Compute Engine may know why.
+                self._host_answers, self._machine_due = False, 0.0
         await self._read_guest_attributes()
 
     async def _read_guest_attributes(self) -> None:
@@ -214,12 +240,16 @@ class Loop:
         if isinstance(machine, MachineSeen):
             on = machine.status in UP | COMING and machine.last_started is not None
             another = run is not None and on and run.started_at != machine.last_started
+            # While a start is going on, Compute Engine still tells the last run's time.
+            before = standing.last_run.started_at if standing.last_run else None
+            new = on and machine.last_started is not None and machine.last_started != before
             if run is not None and (machine.status in OFF or another):
-                reason = why_stopped(run, machine, standing.last_intent)
+                wish = standing.last_intent if standing.last_intent_fault is None else None
+                reason = why_stopped(run, machine, wish)
                 await self._ledger.end_run(run.id, machine.last_stopped or machine.at, reason)
                 self._seen = replace(self._seen, host=None)
                 run, changed = None, True
-            if run is None and on and machine.last_started is not None:
+            if run is None and new and machine.last_started is not None:
                 await self._ledger.begin_run(machine.last_started, _asked_at(standing))
                 changed = True
             elif run is not None and (host := self._seen.host) is not None and host.at >= run.started_at:
@@ -292,6 +322,7 @@ class Loop:
                     wanted = {k: v for k, v in wanted.items() if k in self._policy.running_metadata}
                 elif isinstance(machine, MachineSeen):
                     wanted = wanted_metadata(wanted, machine.metadata)
+                    self._password_deleted |= not PASSWORD_KEYS.isdisjoint(machine.metadata)
                 return await self._compute.set_metadata(zone, request_id, wanted)
 
     async def _tell_host(self, say: Callable[[str], Awaitable[None]]) -> None:
@@ -320,6 +351,20 @@ class Loop:
             told.append(jti)
         if told:
             await self._ledger.revoked(told, now)
+
+    def _notices(self) -> Iterable[str]:
+        """Yield what the person at the page should know and Compute Engine or the host don't say."""
+        for permission in self._permissions or ():
+            fault = lacking(permission, self._place.project)
+            yield f"{fault.what} {fault.todo}"
+        machine = self._seen.machine
+        if isinstance(machine, MachineSeen) and foreign_script(self._policy.metadata, machine.metadata):
+            yield (
+                "The machine has a start-up script that is not comfyweb's. It was left as it is, so comfyweb's own "
+                "host software is not installed."
+            )
+        if self._password_deleted:
+            yield "The old system's password (auth_user, auth_pass) was deleted from the machine's metadata."
 
     def _pause(self, decision: Decision) -> float:
         """Set when to look next, unless something asked for an earlier look; return the seconds until then."""

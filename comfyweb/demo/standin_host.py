@@ -101,7 +101,7 @@ class Host:
             keys=tokens.read_keys(attributes.get("comfyweb-keys")),
         )
         limit, warning = idle.limit_seconds(attributes.get("comfyweb-idle-minutes"))
-        self._idle = replace(self._idle, limit=limit)
+        self._idle = self._idle.with_limit(limit)
         self._warnings = [warning] if warning else []
         orders = take(
             attributes.get(METADATA_KEY),

@@ -51,6 +51,8 @@ AFTER_DEADLINE = timedelta(minutes=1)
 # With this much or less left before an idle stop, the host is asked as often as when something moves.
 SOON = timedelta(minutes=6)
 BACK_OFF = (timedelta(seconds=2), timedelta(seconds=5), timedelta(seconds=15), timedelta(seconds=30))
+# A start that could not be tried for this long is not carried out any more: a machine must not come on after a weekend.
+KEPT = timedelta(hours=1)
 RUNNING_METADATA_EVERY = timedelta(minutes=10)
 
 
@@ -175,6 +177,8 @@ def _start(
     intent: Intent, machine: MachineSeen, seen: Observation, policy: Policy, now: datetime
 ) -> tuple[Act | None, Verdict | None]:
     tried = _of(intent, seen, Verb.START, Verb.SET_METADATA, Verb.SET_SCHEDULING)
+    if now - intent.asked_at > KEPT:
+        return None, Verdict(fault=named("asked-long-ago"))
     last = tried[-1] if tried else None
     if last is not None and last.ended_at is not None:
         if machine.at <= last.ended_at:

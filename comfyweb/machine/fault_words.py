@@ -188,6 +188,21 @@ WORDS: tuple[Fault, ...] = (
         todo="Stop the other machine or detach the disk from it, then try again.",
     ),
     Fault(
+        code="asked-long-ago",
+        title="The start was not carried out",
+        what="Somebody asked for a start, and for an hour it could not be tried. It is not made up for now, since nobody "
+        "may be waiting for it any more.",
+        todo="Start it again if you still want it.",
+    ),
+    Fault(
+        code="ledger",
+        title="comfyweb's database does not answer",
+        what="What people ask for cannot be stored, so nothing new is done, and what is shown here may be old.",
+        todo="The log of comfyweb says why: a full disk, a locked file, a server that is down.",
+        passes=True,
+        retry=True,
+    ),
+    Fault(
         code="stopped-at-once",
         title="The machine went off again at once",
         what="Google started the machine, but it was off again before comfyweb saw it run.",

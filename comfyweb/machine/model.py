@@ -185,8 +185,8 @@ class HostSeen:
     steps: tuple[Step, ...] = ()
     comfyui_ready: bool = False
     comfyui_version: str = ""
-    queue_running: int = 0
-    queue_pending: int = 0
+    queue_running: int | None = 0
+    queue_pending: int | None = 0
     percent: float | None = None
     node: str = ""
     last_activity: datetime | None = None
@@ -197,8 +197,8 @@ class HostSeen:
 
     @property
     def jobs(self) -> int:
-        """Prompts that run or wait."""
-        return self.queue_running + self.queue_pending
+        """Prompts that are known to run or wait."""
+        return (self.queue_running or 0) + (self.queue_pending or 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

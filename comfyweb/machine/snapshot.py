@@ -52,11 +52,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What the ledger remembers for the picture: the last ended run, the last refusal, and how long starts took."""
+    """What the ledger remembers for the picture: the last ended run, the last refusal, how long starts took, and what else to say."""
 
     last_run: Run | None = None
     refused: Fault | None = None
     usual_start: timedelta | None = None
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +113,14 @@ def picture(
             "stop_mode": intent.mode.value if intent and intent.wanted.value == "off" else "",
             "fault": _fault(decision.fault or history.refused),
             "last_stop": _last_stop(history.last_run),
-            "notices": list(_notices(machine, host, seen, place)),
+            "notices": [*history.notices, *_notices(machine, host, seen, place)],
         },
     )
+
+
+def troubled(snapshot: Snapshot, fault: Fault) -> Snapshot:
+    """Return the same picture with this fault in it: what is shown may be old, and people must know."""
+    return Snapshot(phase=snapshot.phase, body=snapshot.body | {"fault": _fault(fault)})
 
 
 def nothing_seen_yet(place: Place) -> Snapshot:
@@ -149,6 +155,7 @@ def _fault(fault: Fault | None) -> dict[str, Any] | None:
         "what": fault.what,
         "todo": fault.todo,
         "passes": fault.passes,
+        "retry": fault.retry,
     }
 
 
@@ -164,7 +171,7 @@ def _run(machine: MachineSeen | None, run: Run | None) -> dict[str, Any] | None:
 
 
 def _queue(host: HostSeen | None) -> dict[str, Any] | None:
-    if host is None:
+    if host is None or host.queue_running is None:
         return None
     return {
         "running": host.queue_running,

@@ -6,10 +6,10 @@ from comfyweb.machine.model import Intent, MachineSeen, Run, StopMode, StopReaso
 
 WORDS = {
     StopReason.IDLE: "It stopped by itself: nobody had used it for the idle time.",
-    StopReason.DRAINED: "Somebody pressed Stop; what was running and waiting was finished first.",
+    StopReason.DRAINED: "Somebody pressed Stop.",
     StopReason.STOPPED_NOW: "Somebody pressed Stop now.",
     StopReason.MAX_RUN_DURATION: "Compute Engine stopped it at the longest run that was allowed.",
-    StopReason.PREEMPTED: "Compute Engine took the machine back (it is a Spot machine).",
+    StopReason.PREEMPTED: "It is a Spot machine: Compute Engine took it back, or somebody stopped it outside comfyweb.",
     StopReason.ELSEWHERE: "It was stopped outside comfyweb.",
 }
 
@@ -25,7 +25,7 @@ def why_stopped(run: Run, machine: MachineSeen, last_intent: Intent | None) -> S
     Args:
         run: the run that ended; its `stops_at` is the idle stop that the host told last.
         machine: the machine as seen after the end.
-        last_intent: the newest intent, open or ended.
+        last_intent: the newest intent, open or fulfilled; not one that was refused.
     """
     stopped = machine.last_stopped or machine.at
     if last_intent is not None and last_intent.wanted is Wanted.OFF and run.started_at <= last_intent.asked_at:

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import cast
 
@@ -136,3 +136,22 @@ async def test_a_missing_machine_can_be_neither_started_nor_stopped(
         await controller.start(session)
     with pytest.raises(NotNow):
         await controller.stop(session, StopMode.NOW)
+
+
+async def test_extend_promises_nothing_past_compute_engines_limit(
+    driver: Driver, controller: Controller, session: Session
+) -> None:
+    await driver.turn()
+    await controller.start(session)
+    await driver.until(Phase.BOOTING)
+    run = driver.body["run"]
+    assert isinstance(run, dict)
+    ends = datetime.fromisoformat(str(run["ends_at"]))
+    driver.answers(stops_at=ends - timedelta(minutes=10))
+    await driver.until(Phase.READY)
+    assert "limit" in await controller.extend(session, 30)
+    driver.answers(stops_at=ends)
+    driver.loop.wake()
+    await driver.turn()
+    with pytest.raises(NotNow, match="limit"):
+        await controller.extend(session, 30)

@@ -1,5 +1,6 @@
 """The loop from Start to off, with the real client against the emulated cloud, in a time that the test moves."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -283,3 +284,79 @@ async def test_guest_attributes_are_read_at_most_once_a_minute_after_the_boot(dr
     await driver.live(180)
     assert driver.compute.calls["getGuestAttributes"] <= 3
     assert driver.phase is Phase.READY
+
+
+async def test_a_start_that_fails_leaves_the_reason_of_the_last_stop_as_it_was(driver: Driver) -> None:
+    await up(driver)
+    await driver.ask(Wanted.OFF, StopMode.NOW)
+    await driver.until(Phase.OFF)
+    stopped = driver.body["last_stop"]
+    driver.box.fault("stockout", verb="start")
+    await driver.ask(Wanted.ON)
+    await driver.until(Phase.STARTING)
+    await driver.until(Phase.OFF)
+    assert driver.body["last_stop"] == stopped
+
+
+async def test_a_start_asked_before_a_long_downtime_is_not_made_up_for(driver: Driver) -> None:
+    await driver.ask(Wanted.ON)
+    driver.box.advance(3 * 86400)
+    driver.fresh()
+    await driver.live(10)
+    assert driver.phase is Phase.OFF
+    assert "not carried out" in str(driver.body["fault"])
+    assert not driver.box.world.operations
+
+
+async def test_a_call_lost_long_ago_is_not_repeated(driver: Driver) -> None:
+    await driver.ledger.begin(Verb.START, "us-central1-a", "5b1fd2cd-8fd3-4ac5-a1a1-5fb6b4b5a1e0", None, driver.now())
+    driver.box.advance(3600)
+    await driver.live(10)
+    assert driver.phase is Phase.OFF
+    assert not driver.box.world.operations
+
+
+async def test_a_host_that_falls_silent_makes_the_loop_look_at_compute_engine_at_once(driver: Driver) -> None:
+    await up(driver)
+    driver.answers()
+    await driver.live(6)
+    driver.host.says = None
+    driver.box.control("machine", {"action": "stop"})
+    await driver.live(6)
+    assert driver.phase is Phase.STOPPING
+
+
+async def test_while_nobody_can_say_what_runs_no_number_is_shown(driver: Driver) -> None:
+    await up(driver)
+    driver.answers(queue_running=None, queue_pending=None)
+    await driver.live(6)
+    assert driver.body["queue"] is None
+
+
+async def test_a_missing_permission_is_told_before_it_is_needed(driver: Driver) -> None:
+    driver.box.control("fault", {"kind": "permission", "verb": "start", "times": None})
+    await driver.live(3)
+    assert "compute.instances.start" in str(driver.body["notices"])
+
+
+async def test_the_old_systems_password_is_deleted_and_that_is_said(driver: Driver) -> None:
+    driver.box.machine.metadata["auth_pass"] = "old"
+    await driver.ask(Wanted.ON)
+    await driver.until(Phase.BOOTING)
+    assert "auth_pass" not in driver.box.machine.metadata
+    assert "password" in str(driver.body["notices"])
+
+
+async def test_a_database_that_fails_is_told_on_the_page(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    await up(driver)
+
+    async def fails() -> None:
+        raise LedgerError("locked")
+
+    monkeypatch.setattr(driver.ledger, "standing", fails)
+    turning = asyncio.create_task(driver.loop.run())
+    while driver.body["fault"] is None:
+        await asyncio.sleep(0)
+    turning.cancel()
+    assert "database" in str(driver.body["fault"])
+    assert driver.loop.trouble == "locked"

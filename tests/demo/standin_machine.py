@@ -209,7 +209,7 @@ async def _is_ready(browser: httpx.AsyncClient) -> bool:
 async def until(holds: Callable[[], Awaitable[bool]], *, seconds: float = 15) -> None:
     """Wait until something holds that another task or process brings about."""
     async with asyncio.timeout(seconds):
-        while not await holds():  # noqa: ASYNC110 - it may be in another process
+        while not await holds():
             await asyncio.sleep(0.02)
 
 

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from tests.conftest import CHROMIUM
 from tests.demo.standin_machine import Machine, free_port, machine, serving, until
 
 pytestmark = pytest.mark.browser
@@ -28,7 +29,7 @@ async def framed() -> AsyncGenerator[tuple[Machine, Page]]:
     app = Starlette(routes=[Route("/", page)])
     async with machine(origin=f"http://localhost:{port}") as made, serving(app, port), async_playwright() as driver:
         address = f"{made.url}/_host/gate?ticket={made.app.ticket()}"
-        browser = await driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        browser = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = await browser.new_page(viewport={"width": 1280, "height": 800})
         await tab.goto(f"http://localhost:{port}/")
         await tab.frame_locator("iframe").get_by_role("button", name="Queue").wait_for()

@@ -92,6 +92,7 @@ def test_only_what_can_not_surprise_the_payer_is_repeated_without_asking() -> No
         "not-off",
         "changed-meanwhile",
         "operation-forgotten",
+        "ledger",
     }
     assert all(fault.passes for fault in FAULTS.values() if fault.retry)
 
