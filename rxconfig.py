@@ -43,6 +43,9 @@ config = rx.Config(
     plugins=[OwnOrigin()],
     disable_plugins=[rx.plugins.SitemapPlugin],
     state_manager_mode=rx.constants.StateManagerMode.MEMORY,
+    # Seconds that a closed tab's state is kept. It holds nothing that a reconnecting tab doesn't bring again, and a
+    # stranger's tabs must not fill the memory for an hour.
+    redis_token_expiration=300,
     # The default lets every site in. comfyweb.py decides about websockets; REST is for our own origin alone.
     cors_allowed_origins=[],
     backend_host="127.0.0.1",

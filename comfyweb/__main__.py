@@ -27,7 +27,43 @@ END_SECONDS = 10
 PING_EVERY_SECONDS, PONG_WITHIN_SECONDS = 10, 10
 LARGEST_EVENT_BYTES = 65536  # what a tab sends is a password or a click; Reflex would take 1 MB from anybody
 
+LONGEST_LINE = 2000
+LINES_A_MINUTE = 30
+
 log = logging.getLogger("comfyweb")
+
+
+class OneLine(logging.Formatter):
+    """A record is one line of bounded length, whatever a stranger managed to put into it.
+
+    Only our own modules' tracebacks are printed, each below its line and bounded too.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Escape what could begin a line or move a terminal's cursor."""
+        ours = record.name.split(".")[0] == "comfyweb"
+        trace = record.exc_info if ours else None
+        shown = logging.makeLogRecord({**record.__dict__, "exc_info": None, "exc_text": None, "stack_info": None})
+        line = super().format(shown)[:LONGEST_LINE]
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        return f"{line}\n{self.formatException(trace)[-LONGEST_LINE:]}" if trace and trace[0] else line
+
+
+class NotTooOften(logging.Filter):
+    """Lets the libraries say so much a minute and no more: what they log, strangers can cause."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._minute, self._said = 0, 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether to print it. Our own records are never held back."""
+        if record.name.split(".")[0] == "comfyweb":
+            return True
+        minute = int(record.created // 60)
+        self._said = self._said + 1 if minute == self._minute else 1
+        self._minute = minute
+        return self._said <= LINES_A_MINUTE
 
 
 def address(settings: Settings, environ: Mapping[str, str]) -> str:
@@ -52,7 +88,12 @@ def in_use(host: str, port: int) -> bool:
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code: 2 when it can't even start, and why is on stderr."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    printed = logging.StreamHandler()
+    printed.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    printed.addFilter(NotTooOften())
+    logging.basicConfig(level=logging.WARNING, handlers=[printed])
+    for name in ("engineio.server", "socketio.server"):  # Without a level they make a handler of their own.
+        logging.getLogger(name).setLevel(logging.ERROR)
     log.setLevel(logging.INFO)
     try:
         settings = of_process()

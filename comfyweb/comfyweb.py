@@ -21,6 +21,7 @@ from comfyweb.api.app import in_front_of
 from comfyweb.control import start
 from comfyweb.control.services import services
 from comfyweb.settings import of_process
+from comfyweb.ui import door
 from comfyweb.ui.headers import SecurityHeaders
 from comfyweb.ui.hosts import Hosts
 from comfyweb.ui.live import Live
@@ -95,8 +96,9 @@ def _own_origin(origin: str, environ: Mapping[str, Any]) -> bool:
 def _create() -> rx.App:
     # Serving, REST stands in front of Reflex, past its layers.
     created = rx.App(toaster=None, app_wraps={}, api_transformer=None if is_prod_mode() else in_front_of)
-    if created.sio is None:
+    if created.sio is None or created.event_namespace is None:
         raise RuntimeError("Reflex has made no websocket")
+    door.shut(created.event_namespace)
     created.sio.eio.cors_allowed_origins = _own_origin  # pyright: ignore[reportUnknownMemberType] - socketio is untyped
     add_pages(created)
     created.register_lifespan_task(_running)  # pyright: ignore[reportUnknownMemberType] - as above

@@ -116,6 +116,25 @@ class Due extends Ticking {
   }
 }
 
+/** Which comes first, the idle stop (`until`) or the run's own end (`cap`), and whether an extension can win a minute. */
+class Ends extends Ticking {
+  static observedAttributes = ["until", "cap"];
+  render() {
+    const [until, cap] = ["until", "cap"].map((name) => this.time(name));
+    const limit = !Number.isNaN(cap) && !(until <= cap);
+    this.setAttribute("data-first", limit ? "limit" : "idle");
+    this.toggleAttribute("data-room", !(cap - until < 60e3));
+  }
+}
+
+/** A band that somebody put away comes back when it is about something else. */
+class Band extends Base {
+  static observedAttributes = ["code"];
+  attributeChangedCallback(_, before, code) {
+    if (before !== code) this.hidden = false;
+  }
+}
+
 /** How far a start is. By the usual time where one is known, by its steps otherwise; never "done" before it is. */
 class Progress extends Ticking {
   /** The part of its steps that is done. */
@@ -160,5 +179,7 @@ define({
   "cw-cost": Cost,
   "cw-when": When,
   "cw-due": Due,
+  "cw-ends": Ends,
+  "cw-band": Band,
   "cw-progress": Progress,
 });

@@ -8,7 +8,9 @@ const Base = globalThis.HTMLElement ?? class {};
 const RENEW_MS = 20 * 60e3;
 const WATCH_MS = 30e3;
 const KEEP_ALIVE_MS = 30e3;
+const SHORTEST_WAIT_MS = 1e3;
 const LONGEST_WAIT_MS = 30e3;
+const LONGEST_LOAD_MS = 20e3;
 const USABLE = ["ready", "draining"];
 const UNKNOWN = ["fault"];
 // All that ComfyUI needs, but not the page around it: a node's script could put a false login in its place.
@@ -43,6 +45,19 @@ const ticket = async () => {
   return url.href;
 };
 
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** Whether this browser reaches ComfyUI's gate: of a frame that shows the browser's error page nothing can be seen. */
+const reaches = async (origin) => {
+  try {
+    const signal = AbortSignal.timeout(15e3);
+    await fetch(new URL("/_host/health", origin), { mode: "no-cors", credentials: "omit", cache: "no-store", signal });
+    return true;
+  } catch {
+    return false;
+  }
+};
+
 /** Open ComfyUI in a tab of its own. The tab is opened within the click, or browsers would block it. */
 export const openTab = async (say) => {
   const tab = window.open("about:blank", "_blank");
@@ -63,6 +78,7 @@ class ComfyFrame extends Base {
   #settling = false;
   #renewed = 0;
   #kept = 0;
+  #greeted = () => {};
 
   connectedCallback() {
     this.#settle();
@@ -106,8 +122,8 @@ class ComfyFrame extends Base {
       document.addEventListener(kind, (event) => event.isTrusted && this.#keepAlive(), { signal, passive: true });
     }
     if (this.getAttribute("embed") === "no") return this.#apart();
-    const cover = this.#words("Opening ComfyUI…");
-    this.#load(cover, signal);
+    this.#words("Opening ComfyUI…");
+    this.#load(signal);
     const watch = setInterval(() => this.#renewIfOld(), WATCH_MS);
     signal.addEventListener("abort", () => clearInterval(watch));
     // Timers of a sleeping laptop and of a hidden tab stand still: look again as soon as somebody does.
@@ -116,64 +132,101 @@ class ComfyFrame extends Base {
     window.addEventListener("message", (event) => this.#heard(event), { signal });
   }
 
-  /** Words over the frame's place, with what can be done about them. */
-  #words(text, action) {
+  /** Words over the frame's place, with what can be done about them: `[label, run]` each. */
+  #words(text, ...actions) {
     const cover = document.createElement("div");
     cover.className = "cover";
     const line = document.createElement("p");
     line.textContent = text;
     cover.append(line);
-    if (action) {
+    for (const [label, run] of actions) {
       const button = document.createElement("button");
       button.type = "button";
       button.className = "button accent";
-      button.textContent = action.label;
-      button.addEventListener("click", action.run);
+      button.textContent = label;
+      button.addEventListener("click", run);
       cover.append(button);
     }
+    this.#uncover();
     this.append(cover);
     return cover;
   }
 
+  #uncover() {
+    this.querySelector(".cover")?.remove();
+  }
+
   #apart() {
     const why = this.getAttribute("why") || "Your browser would not show ComfyUI inside this page.";
-    const cover = this.#words(why, {
-      label: "Open ComfyUI in its own tab",
-      run: () => openTab((words) => (cover.firstChild.textContent = words)),
+    this.#words(why, ["Open ComfyUI in its own tab", () => this.#openTab()]);
+  }
+
+  #openTab() {
+    openTab((words) => {
+      const line = this.querySelector(".cover p");
+      if (line) line.textContent = words;
     });
   }
 
-  async #load(cover, signal) {
+  /** Until ComfyUI is there: each attempt with a ticket of its own, less and less often, or when somebody asks. */
+  async #load(signal) {
     for (let failures = 0; !signal.aborted; failures += 1) {
+      const wait = Math.min(LONGEST_WAIT_MS, SHORTEST_WAIT_MS * 2 ** failures);
       try {
         const url = await ticket();
         if (signal.aborted) return;
         this.#renewed = Date.now();
-        this.append(this.#iframe(url, cover));
-        return;
+        if (await this.#shown(url, wait, signal)) return;
       } catch (error) {
         if (signal.aborted) return;
-        cover.firstChild.textContent = `ComfyUI could not be opened. ${error.message}`;
+        this.#words(`ComfyUI could not be opened. ${error.message}`);
         if (error.status === 401 || error.status === 403) return;
-        await new Promise((done) => setTimeout(done, Math.min(LONGEST_WAIT_MS, 1000 * 2 ** failures)));
+        await sleep(wait);
       }
     }
   }
 
-  #iframe(url, cover) {
+  /** Show the frame. False when it was in vain, once it is time for another attempt. */
+  async #shown(url, wait, signal) {
+    this.querySelector("iframe")?.remove();
+    const iframe = this.#iframe(url);
+    const greeted = new Promise((done) => (this.#greeted = () => done(true)));
+    const loaded = new Promise((done) => iframe.addEventListener("load", done, { once: true }));
+    // A ComfyUI without our extension greets nobody: then that it can be reached has to do.
+    const reached = loaded.then(() => reaches(this.getAttribute("origin")));
+    this.append(iframe);
+    let there = await Promise.race([greeted, reached, sleep(LONGEST_LOAD_MS).then(() => false)]);
+    if (!there && !signal.aborted) {
+      let again;
+      const asked = new Promise((done) => (again = done));
+      this.#words(
+        "ComfyUI cannot be reached from this browser just now.",
+        [
+          "Try again",
+          () => {
+            this.#words("Opening ComfyUI…");
+            again(false);
+          },
+        ],
+        ["Open in a tab", () => this.#openTab()],
+      );
+      const pause = sleep(SHORTEST_WAIT_MS).then(() => Promise.race([asked, sleep(wait - SHORTEST_WAIT_MS)]));
+      const late = reached.then((yes) => yes || new Promise(() => {}));
+      there = await Promise.race([greeted, late, pause]);
+    }
+    if (there && !signal.aborted) {
+      this.#uncover();
+      if (document.activeElement === document.body) iframe.focus();
+    }
+    return there;
+  }
+
+  #iframe(url) {
     const iframe = document.createElement("iframe");
     iframe.title = "ComfyUI";
     iframe.allow = ALLOW;
     iframe.sandbox = SANDBOX;
     iframe.referrerPolicy = "no-referrer";
-    iframe.addEventListener(
-      "load",
-      () => {
-        cover.remove();
-        if (document.activeElement === document.body) iframe.focus();
-      },
-      { once: true },
-    );
     iframe.src = url;
     return iframe;
   }
@@ -203,6 +256,7 @@ class ComfyFrame extends Base {
     const iframe = this.querySelector("iframe");
     if (!iframe || event.source !== iframe.contentWindow) return;
     if (event.origin !== new URL(this.getAttribute("origin")).origin || event.data?.source !== "comfyweb") return;
+    if (event.data.kind === "ready") this.#greeted();
     if (event.data.kind === "input") {
       this.#keepAlive();
       for (const open of document.querySelectorAll(":popover-open")) open.hidePopover();

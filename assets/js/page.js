@@ -11,6 +11,8 @@ export const Cost = "cw-cost";
 export const Money = "cw-money";
 export const When = "cw-when";
 export const Due = "cw-due";
+export const Ends = "cw-ends";
+export const Band = "cw-band";
 export const Progress = "cw-progress";
 export const Frame = "comfy-frame";
 
@@ -21,12 +23,13 @@ const say = (words) => {
 
 // Buttons say in the markup what they open and close, so that dialogs need no state and no round trip.
 const clicked = ({ target }) => {
-  const button = target.closest?.("[data-opens], [data-closes], [data-opens-tab]");
+  const button = target.closest?.("[data-opens], [data-closes], [data-opens-tab], [data-dismisses]");
   if (!button) return;
   const inside = button.closest("dialog, [popover]");
   if (inside?.matches("[popover]")) inside.hidePopover();
   else if (button.dataset.closes !== undefined) inside?.close();
   if (button.dataset.opens) document.getElementById(button.dataset.opens)?.showModal();
+  if (button.dataset.dismisses !== undefined) button.closest("cw-band").hidden = true;
   if (button.dataset.opensTab !== undefined) openTab(say);
 };
 

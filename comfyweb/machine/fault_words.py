@@ -190,8 +190,8 @@ WORDS: tuple[Fault, ...] = (
     Fault(
         code="asked-long-ago",
         title="The start was not carried out",
-        what="Somebody asked for a start, and for an hour it could not be tried. It is not made up for now, since nobody "
-        "may be waiting for it any more.",
+        what="Somebody asked for a start, and for an hour it could not be tried. It is not made up for now, since "
+        "nobody may be waiting for it any more.",
         todo="Start it again if you still want it.",
     ),
     Fault(

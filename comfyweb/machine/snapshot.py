@@ -52,7 +52,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What the ledger remembers for the picture: the last ended run, the last refusal, how long starts took, and what else to say."""
+    """What the picture needs beside the present: the last run, the last refusal, how long starts took, notices."""
 
     last_run: Run | None = None
     refused: Fault | None = None

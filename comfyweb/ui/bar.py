@@ -1,21 +1,25 @@
 """The slim bar above ComfyUI, the menu that it folds into on a phone, and the question before Stop now."""
 
-from typing import cast
+from typing import Any, cast
 
 import reflex as rx
 
 from comfyweb.ui.panels import run_time
 from comfyweb.ui.parts import (
     Cost,
+    Ends,
     Left,
     button,
     in_use,
+    looking,
     mark,
     number,
     offline,
+    own,
     phase,
     queue_pending,
     queue_running,
+    queue_unknown,
     seen,
     text,
     there,
@@ -36,10 +40,13 @@ WORDS = {
     "draining": "Finishing",
     "stopping": "Stopping",
     "fault": "Trouble",
+    "looking": "Looking",
     "missing": "Missing",
     "logged-out": "Logged out",
 }
 
+# What the page calls the phase: before the first look nothing is wrong yet.
+shown_phase = rx.cond(looking, "looking", phase)
 jobs = queue_running + queue_pending
 priced = there("price_per_hour") & there("run", "started_at")
 stop_known = there("stops_at") | there("run", "ends_at")
@@ -53,7 +60,7 @@ def bar() -> rx.Component:
             rx.el.i(class_name="dot", custom_attrs={"aria-hidden": "true"}),
             rx.el.span(state_words()),
             class_name="state",
-            custom_attrs={"data-phase": phase},
+            custom_attrs={"data-phase": shown_phase},
         ),
         rx.cond(in_use, rx.el.dl(*run_facts(), class_name="run wide")),
         rx.el.span(class_name="gap"),
@@ -85,7 +92,7 @@ def state_words() -> rx.Component:
     return rx.cond(
         (phase == "ready") & (jobs > 0),
         working(),
-        rx.fragment(cast("rx.Var[str]", rx.match(phase, *WORDS.items(), "Trouble"))),
+        rx.fragment(cast("rx.Var[str]", rx.match(shown_phase, *WORDS.items(), "Trouble"))),
     )
 
 
@@ -102,21 +109,31 @@ def working() -> rx.Component:
 def run_facts() -> tuple[rx.Component, ...]:
     """Since when, for how much, and where."""
     return (
-        fact("On for", run_time()),
+        figure("On for", run_time()),
         rx.cond(
             priced,
-            fact(
+            figure(
                 "Cost so far, about",
                 timer(Cost, since=text("run", "started_at"), rate=text("price_per_hour"), currency=text("currency")),
             ),
         ),
-        rx.cond(there("comfyui_url"), fact("Address", rx.el.span(text("comfyui_url"), class_name="address"))),
+        rx.cond(there("comfyui_url"), figure("Address", rx.el.span(text("comfyui_url"), class_name="address"))),
     )
 
 
-def fact(name: str, value: rx.Component) -> rx.Component:
-    """One figure; its name is for screen readers and the menu, the bar has no room for it."""
-    return rx.el.div(rx.el.dt(name), rx.el.dd(value))
+def figure(name: str, value: rx.Component) -> rx.Component:
+    """One figure; its name is for screen readers, the menu and whoever points at it: the bar has no room for it."""
+    return rx.el.div(rx.el.dt(name), rx.el.dd(value), title=name)
+
+
+def extend(label: str, *, kind: str, **attributes: Any) -> rx.Component:
+    """Offer half an hour more, unless Compute Engine ends the run before that could matter."""
+    return own(
+        Ends,
+        button(label, Tab.extend, kind=f"{kind} extends", **attributes),
+        until=text("stops_at"),
+        cap=text("run", "ends_at"),
+    )
 
 
 def until_stop() -> tuple[rx.Component, ...]:
@@ -129,7 +146,7 @@ def until_stop() -> tuple[rx.Component, ...]:
                 timer(Left, until=text("stops_at"), cap=text("run", "ends_at")),
             ),
         ),
-        button("+30 min", Tab.extend, kind="quiet wide", aria_label="Extend by 30 minutes"),
+        extend("+30 min", kind="quiet wide", aria_label="Extend by 30 minutes"),
     )
 
 
@@ -156,7 +173,7 @@ def menu() -> rx.Component:
                 rx.el.div(
                     rx.cond(
                         phase == "ready",
-                        button("Extend by 30 minutes", Tab.extend, kind="item", data_closes=""),
+                        extend("Extend by 30 minutes", kind="item", data_closes=""),
                         button("Keep it running", Tab.start, kind="item", data_closes=""),
                     ),
                     button("Open ComfyUI in a tab", kind="item", data_opens_tab="", data_closes=""),
@@ -180,25 +197,11 @@ def dialogs() -> rx.Component:
 
 
 def stop_dialog() -> rx.Component:
-    """Say first how many jobs would die."""
+    """Say first how many jobs would die, or that nobody knows."""
     return dialog(
         STOP,
         rx.el.h2("Stop the machine?", id=f"{STOP}-title"),
-        rx.cond(
-            jobs > 0,
-            rx.fragment(
-                rx.el.p(
-                    rx.el.b(queue_running, " running"),
-                    " and ",
-                    rx.el.b(queue_pending, " waiting"),
-                    ". Stop lets them finish, for at most ",
-                    number("drain_minutes").to_string(),
-                    " minutes, and takes no new ones. Stop now kills ",
-                    rx.cond(jobs == 1, "the job.", rx.fragment("all ", jobs, ".")),
-                ),
-            ),
-            rx.el.p("Nothing runs or waits, so no job is lost. Workflows that were not saved stay in the browser."),
-        ),
+        rx.cond(queue_unknown, unknown_jobs(), rx.cond(jobs > 0, known_jobs(), no_jobs())),
         rx.el.div(
             button("Cancel", kind="quiet", data_closes=""),
             rx.cond(
@@ -207,16 +210,52 @@ def stop_dialog() -> rx.Component:
                 button(rx.cond(jobs > 0, "Stop when they are done", "Stop"), Tab.stop, kind="accent", data_closes=""),
             ),
             rx.cond(
-                jobs > 0,
-                button(
-                    rx.cond(jobs == 1, "Stop now, lose 1 job", rx.fragment("Stop now, lose ", jobs, " jobs")),
-                    Tab.stop_now,
-                    kind="danger",
-                    data_closes="",
-                ),
+                (jobs > 0) | queue_unknown | (phase == "draining"),
+                button(stop_now_words(), Tab.stop_now, kind="danger", data_closes=""),
             ),
             class_name="row end",
         ),
+    )
+
+
+def known_jobs() -> rx.Component:
+    """Say what the two buttons do to the jobs."""
+    return rx.el.p(
+        rx.el.b(queue_running, " running"),
+        " and ",
+        rx.el.b(queue_pending, " waiting"),
+        ". Stop lets them finish, for at most ",
+        drain_minutes(),
+        " minutes, and takes no new ones. Stop now kills ",
+        rx.cond(jobs == 1, "the job.", rx.fragment("all ", jobs, ".")),
+    )
+
+
+def unknown_jobs() -> rx.Component:
+    """Say that nobody knows, and what the two buttons come to then."""
+    return rx.el.p(
+        "Nobody can say just now what runs or waits: the machine's software does not answer. Stop waits for what may "
+        "run, for at most ",
+        drain_minutes(),
+        " minutes. Stop now kills whatever runs or waits.",
+    )
+
+
+def no_jobs() -> rx.Component:
+    """Say that nothing is lost."""
+    return rx.el.p("Nothing runs or waits, so no job is lost. Workflows that were not saved stay in the browser.")
+
+
+def drain_minutes() -> rx.Var[str]:
+    """How long a stop waits for jobs at most."""
+    return number("drain_minutes").to_string()
+
+
+def stop_now_words() -> rx.Component:
+    """Name the price, where it is known."""
+    return rx.fragment(
+        "Stop now",
+        rx.cond(jobs > 0, rx.cond(jobs == 1, ", lose 1 job", rx.fragment(", lose ", jobs, " jobs"))),
     )
 
 

@@ -38,7 +38,7 @@ def login_page() -> rx.Component:
                 class_name="button accent",
                 disabled=Tab.checking,
             ),
-            rx.el.p(Tab.words, role="alert", class_name="trouble"),
+            rx.el.p(Tab.login_words, role="alert", class_name="trouble"),
             on_submit=Tab.login,
             class_name="login",
         ),

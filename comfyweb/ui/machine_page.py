@@ -5,20 +5,21 @@ from typing import cast
 import reflex as rx
 
 from comfyweb.ui import panels
-from comfyweb.ui.bar import WORDS, bar, dialogs, lost_band, menu, shown_notices, stop_known
+from comfyweb.ui.bar import WORDS, bar, dialogs, extend, lost_band, menu, shown_notices, shown_phase, stop_known
 from comfyweb.ui.parts import (
     Clock,
     Due,
+    Ends,
     Frame,
     Left,
-    button,
+    When,
     in_use,
+    looking,
     own,
     phase,
     said,
     seen,
     text,
-    there,
     timer,
     wires,
 )
@@ -27,7 +28,7 @@ from comfyweb.ui.state import Tab
 WARN_SECONDS = 300
 TITLE = cast(
     "rx.Var[str]",
-    rx.match(phase, *((name, f"{words} · comfyweb") for name, words in WORDS.items()), "comfyweb"),
+    rx.match(shown_phase, *((name, f"{words} · comfyweb") for name, words in WORDS.items()), "comfyweb"),
 )
 
 
@@ -37,6 +38,7 @@ def machine_page() -> rx.Component:
         own(Clock, now=Tab.server_time),
         bar(),
         menu(),
+        rx.cond(in_use & panels.has_fault, panels.fault_band()),
         rx.el.main(
             frame(),
             rx.cond(in_use, above_frame(), rx.el.div(wires(), shown_notices(), panel(), class_name="surface")),
@@ -59,7 +61,7 @@ def panel() -> rx.Component:
             ("booting", panels.coming()),
             ("stopping", panels.stopping()),
             ("logged-out", rx.cond(Tab.is_hydrated, panels.logged_out())),
-            panels.broken(),
+            rx.cond(looking, panels.not_seen_yet(), panels.broken()),
         )
     )
 
@@ -81,8 +83,7 @@ def above_frame() -> rx.Component:
     return rx.fragment(
         rx.el.h1("ComfyUI on ", text("machine", "name"), class_name="unseen"),
         rx.el.div(
-            rx.cond((phase == "ready") & stop_known, idle_warning()),
-            rx.cond(panels.has_fault, panels.fault_card()),
+            rx.cond((phase == "ready") & stop_known, stop_warning()),
             shown_notices(),
             said(),
             class_name="floating",
@@ -90,28 +91,33 @@ def above_frame() -> rx.Component:
     )
 
 
-def idle_warning() -> rx.Component:
+def stop_warning() -> rx.Component:
     """Five minutes before it stops by itself. The words are read out once, the countdown is only to be seen."""
     return rx.el.div(
-        own(
-            Due,
-            rx.el.p(
-                rx.cond(
-                    there("stops_at"), "Nobody seems to be here. The machine stops soon.", "The longest run ends soon."
-                )
+        due(
+            own(
+                Ends,
+                rx.el.p("Nobody seems to be here. The machine stops soon.", class_name="by-idle"),
+                rx.el.p(
+                    "Compute Engine ends this run at ",
+                    own(When, at=text("run", "ends_at")),
+                    ": its longest run is over.",
+                    class_name="by-limit",
+                ),
+                until=text("stops_at"),
+                cap=text("run", "ends_at"),
             ),
-            until=text("stops_at"),
-            cap=text("run", "ends_at"),
-            ahead=WARN_SECONDS,
             role="alert",
         ),
-        own(
-            Due,
+        due(
             timer(Left, until=text("stops_at"), cap=text("run", "ends_at")),
-            button("Extend by 30 minutes", Tab.extend, kind="accent"),
-            until=text("stops_at"),
-            cap=text("run", "ends_at"),
-            ahead=WARN_SECONDS,
+            extend("Extend by 30 minutes", kind="accent by-idle"),
         ),
         class_name="warning",
     )
+
+
+def due(*children: rx.Component, **attributes: str) -> rx.Component:
+    """Show something in the last minutes before the machine stops."""
+    stops, ends = text("stops_at"), text("run", "ends_at")
+    return own(Due, *children, until=stops, cap=ends, ahead=WARN_SECONDS, **attributes)

@@ -5,12 +5,12 @@ from typing import Any
 import reflex as rx
 
 from comfyweb.ui.parts import (
+    Band,
     Elapsed,
     Money,
     Progress,
     When,
     button,
-    is_phase,
     number,
     own,
     phase,
@@ -19,10 +19,14 @@ from comfyweb.ui.parts import (
     text,
     there,
     timer,
+    wanted_on,
 )
 from comfyweb.ui.state import LOGIN, Tab
 
-has_fault = there("fault", "title")
+# From these Compute Engine can start a machine again, by itself or when it is asked.
+STARTABLE = ["TERMINATED", "STOPPED", "REPAIRING"]
+
+has_fault = there("fault", "title") & (text("fault", "code") != "not-looked-yet")
 
 
 def panel(*children: Any, kind: str = "") -> rx.Component:
@@ -113,13 +117,50 @@ def fault_card() -> rx.Component:
     return rx.el.div(
         rx.el.h2(text("fault", "title")),
         rx.el.p(text("fault", "what")),
-        rx.el.p(text("fault", "todo"), class_name="todo"),
-        rx.el.p(
-            rx.cond(seen("fault", "passes").to(bool), "This passes by itself.", "This does not pass by itself."),
-            class_name="muted",
-        ),
+        what_to_do(),
+        rx.el.p(passing(), class_name="muted"),
         role="alert",
         class_name="fault",
+    )
+
+
+def fault_band() -> rx.Component:
+    """Say the same in one line while ComfyUI is in use: it takes a strip of the page, and covers nothing."""
+    return own(
+        Band,
+        rx.el.details(
+            rx.el.summary(rx.el.b(text("fault", "title")), " ", rx.el.span(passing(), class_name="muted")),
+            rx.el.p(text("fault", "what")),
+            what_to_do(),
+        ),
+        rx.el.button(
+            "×",
+            type="button",
+            class_name="button quiet icon",
+            custom_attrs={"aria-label": "Dismiss this trouble", "data-dismisses": ""},
+        ),
+        code=text("fault", "code"),
+        role="alert",
+    )
+
+
+def what_to_do() -> rx.Component:
+    """Say what the reader can do about it."""
+    return rx.el.p(rx.el.b("What to do"), " ", text("fault", "todo"), class_name="todo")
+
+
+def passing() -> rx.Component:
+    """Say whether it passes, and whether somebody has to try again."""
+    return rx.fragment(
+        rx.cond(
+            seen("fault", "passes").to(bool),
+            rx.cond(
+                seen("fault", "retry").to(bool),
+                "This passes by itself; comfyweb keeps trying.",
+                "This passes with time. comfyweb does not try again by itself.",
+            ),
+            "This does not pass by itself.",
+        )
     )
 
 
@@ -168,7 +209,7 @@ def stopping() -> rx.Component:
         rx.el.h1(text("machine", "name")),
         rx.el.p(
             rx.cond(
-                text("wanted") == "on",
+                wanted_on,
                 "It starts again as soon as it is off.",
                 "Compute Engine is shutting it down. Then only its disks and reserved addresses cost money.",
             ),
@@ -179,7 +220,7 @@ def stopping() -> rx.Component:
         rx.cond(there("phase_since"), rx.el.p(timer(Elapsed, since=text("phase_since")), class_name="estimate")),
         said(),
         rx.cond(
-            text("wanted") == "on",
+            wanted_on,
             rx.el.div(button("Leave it off", Tab.stop, kind="quiet"), class_name="row"),
             rx.el.div(button("Start again", Tab.start, kind="quiet"), class_name="row"),
         ),
@@ -200,8 +241,32 @@ def broken() -> rx.Component:
         ),
         rx.cond(has_fault, fault_card()),
         said(),
-        rx.cond(is_phase("fault"), rx.el.div(button("Try again", Tab.start, kind="accent"), class_name="row")),
+        rx.cond(phase == "fault", way_out()),
         kind="broken",
+    )
+
+
+def way_out() -> rx.Component:
+    """Offer a start only where Compute Engine could take one, and where none is on its way already."""
+    return rx.cond(
+        wanted_on,
+        rx.fragment(
+            rx.el.p("It will be started as soon as that is possible.", class_name="muted"),
+            rx.el.div(button("Cancel the start", Tab.stop, kind="quiet"), class_name="row"),
+        ),
+        rx.cond(
+            rx.Var.create(STARTABLE).contains(text("status")),
+            rx.el.div(button("Try again", Tab.start, kind="accent"), class_name="row"),
+        ),
+    )
+
+
+def not_seen_yet() -> rx.Component:
+    """Stay calm in the seconds before the first look: nothing is wrong yet."""
+    return panel(
+        rx.el.p("Looking", class_name="eyebrow still"),
+        rx.el.h1("Looking for the machine…"),
+        rx.el.p("comfyweb has just started and asks Compute Engine how the machine is.", class_name="muted"),
     )
 
 

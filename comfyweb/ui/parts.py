@@ -38,11 +38,9 @@ phase = text("phase")
 queue_running = number("queue", "running")
 queue_pending = number("queue", "pending")
 in_use = (phase == "ready") | (phase == "draining")
-
-
-def is_phase(*names: str) -> rx.vars.BooleanVar:
-    """Return whether the machine is in one of these phases."""
-    return rx.Var.create(list(names)).contains(phase)
+queue_unknown = in_use & ~there("queue")
+wanted_on = text("wanted") == "on"
+looking = (phase == "fault") & (text("fault", "code") == "not-looked-yet")
 
 
 class Own(rx.Component):
@@ -91,6 +89,21 @@ class Due(Own):
     """Shows its contents from `ahead` seconds before `until` or `cap`."""
 
     tag = "Due"
+
+
+class Ends(Own):
+    """Shows `.by-idle` or `.by-limit` within it, whichever of `until` and `cap` comes first.
+
+    `.extends` within it is shown while an extension can win a minute.
+    """
+
+    tag = "Ends"
+
+
+class Band(Own):
+    """A band that can be put away until its `code` changes; a button within it says `data-dismisses`."""
+
+    tag = "Band"
 
 
 class Progress(Own):

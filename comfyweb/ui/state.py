@@ -31,6 +31,7 @@ class Tab(rx.State):
     """One browser tab. `token` is whatever the browser's storage holds: it is checked at every use."""
 
     token: str = rx.LocalStorage(name="auth-token")
+    login_words: str = ""
     words: str = ""
     words_count: rx.Field[int] = rx.field(0)
     words_since: str = ""
@@ -50,7 +51,8 @@ class Tab(rx.State):
     async def join(self) -> EventSpec | None:
         """Arrive at a page: enter the status room, or go where one can log in."""
         self.server_time = time.time()
-        at_login = self.router.url.path.rstrip("/") == LOGIN
+        self.words = self.login_words = ""  # what was said elsewhere, or to who was here before
+        at_login = self._at_login()
         if self._session() is None:
             return None if at_login else rx.redirect(LOGIN, replace=True)
         if at_login:
@@ -62,18 +64,18 @@ class Tab(rx.State):
     async def login(self, form: dict[str, Any]) -> AsyncGenerator[EventSpec | None]:
         """Check the password; the same words for every failure."""
         self.checking = True
-        self._say("")
+        self.login_words = ""
         yield
         try:
             password = form.get("password") if isinstance(form, dict) else None  # pyright: ignore[reportUnnecessaryIsInstance] - a stranger sends anything
             self.token, _ = await services.sessions.login(password, self.router.session.client_ip)
         except WrongPassword:
-            self._say("That is not the password.")
+            self.login_words = "That is not the password."
         except TooManyAttempts as refusal:
-            self._say(f"Too many attempts. Try again in {_minutes(refusal.retry_after)}.")
+            self.login_words = f"Too many attempts. Try again in {_minutes(refusal.retry_after)}."
         except SessionsUnavailable:
             log.exception("nobody can log in")
-            self._say("Nobody can log in just now: comfyweb's database does not answer. Try again in a moment.")
+            self.login_words = "Nobody can log in just now: comfyweb's database does not answer. Try again in a moment."
         else:
             yield rx.redirect(MACHINE)
         finally:
@@ -131,15 +133,21 @@ class Tab(rx.State):
     def failed(self) -> None:
         """Say that something went wrong."""
         self.checking = False
-        self._say(FAILED)
+        if self._at_login():
+            self.login_words = FAILED
+        else:
+            self._say(FAILED)
 
     def _prove(self) -> None:
         """Count what the browser hands over on this websocket, and nothing that the tab held before."""
         if self._proved_on != self.router.session.session_id:
             # Hydrating empties the token as well, unless it fails over a made-up argument.
-            self.token = self.words = ""
+            self.token = self.words = self.login_words = ""
             self.dismissed = []
             self._proved_on = self.router.session.session_id
+
+    def _at_login(self) -> bool:
+        return self.router.url.path.rstrip("/") == LOGIN
 
     def _session(self) -> Session | None:
         if not self.token or self._proved_on != self.router.session.session_id:

@@ -1,6 +1,7 @@
 """An emulator whose every answer is held to Google's discovery document, and the two clients that Google makes."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,16 @@ from tests.demo.discovery import Examiner
 
 WHERE: dict[str, Any] = {"project": "demo-project", "zone": "us-central1-a"}
 WHICH: dict[str, Any] = {**WHERE, "instance": "comfyui-gpu"}
+
+HERE = Path(__file__).parent
+PURE = frozenset({"test_world", "test_input"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the demo's own tests, but for its pure rules, out of the inner loop: they boot a machine each."""
+    for item in items:
+        if item.path.parent == HERE and item.path.stem not in PURE:
+            item.add_marker(pytest.mark.slow)
 
 
 def examined(*, manual: bool) -> Iterator[CloudBox]:

@@ -14,6 +14,7 @@ from vm_setup.host.messages import (
     ATTRIBUTE_LIMIT,
     Message,
     Step,
+    Work,
     encode,
     heartbeat_is_due,
     phase_is_due,
@@ -40,6 +41,14 @@ def test_a_status_has_the_fields_of_the_contract_and_no_others() -> None:
     status = examples.draining().status()
     fields = "host_version boot_id at phase steps comfyui gpu activity drain disk warnings"
     assert list(status) == fields.split()
+
+
+def test_a_queue_that_nobody_knows_is_told_as_unknown_and_never_as_empty() -> None:
+    silent = examples.report(work=Work(ready=True))
+    told: Any = silent.status()["comfyui"]
+    assert (told["queue_running"], told["queue_pending"]) == (None, None)
+    assert silent.heartbeat()["queue"] == {"running": None, "pending": None}
+    assert examples.report().heartbeat()["queue"] == {"running": 0, "pending": 0}
 
 
 def test_times_are_told_in_utc() -> None:

@@ -70,4 +70,5 @@ FAULT = {
     "what": "Compute Engine had none to give.",
     "todo": "Try again in a few minutes.",
     "passes": True,
+    "retry": True,
 }

@@ -108,7 +108,7 @@ async def _settled() -> None:
     """Wait until no event is left, and none that came of one."""
     processor = app.event_processor
     async with asyncio.timeout(10):
-        while processor._tasks or processor._futures or not (processor._queue is None or processor._queue.empty()):  # noqa: ASYNC110 - Reflex has no event for it
+        while processor._tasks or processor._futures or not (processor._queue is None or processor._queue.empty()):
             await asyncio.sleep(0)
 
 

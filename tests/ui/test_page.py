@@ -116,7 +116,10 @@ class Site:
         self._loop.run_until_complete(self._serve())
 
     async def _serve(self) -> None:
-        apps = [comfyweb.serve(), Starlette(routes=[Route("/_host/gate", self._gate)])]
+        apps = [
+            comfyweb.serve(),
+            Starlette(routes=[Route("/_host/gate", self._gate), Route("/_host/health", self._health)]),
+        ]
         self._servers = [
             uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="wsproto", lifespan=lifespan))
             for app, lifespan in zip(apps, ("on", "off"), strict=True)
@@ -129,6 +132,9 @@ class Site:
         mode = request.headers.get("sec-fetch-mode", "")
         self.gate_calls.append(mode)
         return HTMLResponse(COMFYUI) if mode == "navigate" else Response(status_code=204)
+
+    async def _health(self, _: Request) -> Response:
+        return Response('{"phase": "ready"}')
 
 
 class Cable:
@@ -212,7 +218,8 @@ def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
 @pytest.fixture
 def page(context: BrowserContext, site: Site) -> Iterator[Page]:
     """Open the machine's page, logged in, and at the end insist on a quiet console."""
-    context.add_init_script(f"if (!localStorage['auth-token']) localStorage['auth-token'] = '{site.token()}'")
+    # Also run in the browser's own error page of a frame, which has no storage.
+    context.add_init_script(f"try {{ localStorage['auth-token'] ||= '{site.token()}' }} catch {{}}")
     page, complaints = context.new_page(), list[str]()
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -407,9 +414,189 @@ def test_a_fault_says_what_happened_and_what_to_do(page: Page, site: Site) -> No
     site.show(bodies.body("off", fault=bodies.FAULT))
     alert = page.get_by_role("alert").filter(has_text="No T4 is free")
     expect(alert).to_contain_text("Try again in a few minutes.")
-    expect(alert).to_contain_text("This passes by itself.")
+    expect(alert).to_contain_text("What to do Try again")
+    expect(alert).to_contain_text("This passes by itself; comfyweb keeps trying.")
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("status")).to_contain_text("Words about start.")
+
+
+def test_a_frame_that_cannot_be_reached_says_so_and_is_tried_again_with_a_new_ticket(page: Page, site: Site) -> None:
+    page.route(f"{site.comfyui}/**", lambda route: route.abort())
+    site.show(bodies.ready(site.comfyui))
+    cover = page.locator(".cover")
+    expect(cover).to_contain_text("ComfyUI cannot be reached from this browser just now.")
+    expect(cover.get_by_role("button", name="Open in a tab")).to_be_visible()
+    page.unroute(f"{site.comfyui}/**")
+    cover.get_by_role("button", name="Try again").click()
+    expect(cover).to_have_count(0)
+    expect(page.frame_locator("iframe").locator("#inside")).to_be_visible()
+    assert site.machine.asked.count("ticket") >= 2
+
+
+def test_a_frame_that_cannot_be_reached_recovers_by_itself(page: Page, site: Site) -> None:
+    page.route(f"{site.comfyui}/**", lambda route: route.abort())
+    site.show(bodies.ready(site.comfyui))
+    expect(page.locator(".cover")).to_contain_text("cannot be reached")
+    page.unroute(f"{site.comfyui}/**")
+    expect(page.locator(".cover")).to_have_count(0, timeout=15_000)
+    expect(page.frame_locator("iframe").locator("#inside")).to_be_visible()
+
+
+def test_a_frame_whose_comfyui_says_hello_needs_no_probe(page: Page, site: Site) -> None:
+    page.route(f"{site.comfyui}/_host/health", lambda route: route.abort())
+    site.show(bodies.ready(site.comfyui))
+    expect(page.locator(".cover")).to_contain_text("cannot be reached")
+    message = {"source": "comfyweb", "kind": "ready"}
+    page.evaluate("message => window.postMessage(message, '*')", message)
+    expect(page.locator(".cover")).to_have_count(1)
+    hello = """<script>parent.postMessage({source: 'comfyweb', kind: 'ready'}, '*')</script>"""
+    page.route(re.compile("/_host/gate"), lambda route: route.fulfill(body=hello + COMFYUI, content_type="text/html"))
+    expect(page.locator(".cover")).to_have_count(0, timeout=15_000)
+
+
+def test_a_frame_that_does_not_load_within_twenty_seconds_is_given_up(page: Page, site: Site) -> None:
+    page.clock.install()
+    held: list[Any] = []
+    page.route(re.compile("/_host/gate"), lambda route: held.append(route))  # noqa: PLW0108 - Playwright marks the function
+    with page.expect_request(re.compile("/_host/gate")):
+        site.show(bodies.ready(site.comfyui))
+    expect(page.locator(".cover")).to_have_text("Opening ComfyUI…")
+    page.clock.run_for(20_500)
+    expect(page.locator(".cover")).to_contain_text("cannot be reached")
+    for route in held:
+        route.continue_()
+    expect(page.locator(".cover")).to_have_count(0)
+
+
+def ends(seconds: float) -> dict[str, Any]:
+    """Return a run that Compute Engine ends in so many seconds."""
+    return {"started_at": bodies.at(-3600), "ready_at": bodies.at(-3500), "ours": True, "ends_at": bodies.at(seconds)}
+
+
+@pytest.mark.parametrize("stops_at", [bodies.at(1500), ""])
+def test_near_compute_engines_limit_nothing_is_offered_that_cannot_help(stops_at: str, page: Page, site: Site) -> None:
+    site.show(bodies.ready(site.comfyui, stops_at=stops_at, run=ends(250)))
+    warning = page.locator(".warning")
+    expect(warning).to_contain_text(
+        re.compile(r"Compute Engine ends this run at .*\d+:\d\d.*: its longest run is over\.")
+    )
+    expect(warning.get_by_text("Nobody seems to be here.")).to_be_hidden()
+    expect(warning.get_by_role("button")).to_have_count(0)
+
+
+def test_extend_is_offered_in_the_bar_only_where_it_wins_a_minute(page: Page, site: Site) -> None:
+    extend = page.locator(".until").get_by_role("button")
+    site.show(bodies.ready(site.comfyui, stops_at=bodies.at(1000), run=ends(1030)))
+    expect(page.locator(".until")).to_be_visible()
+    expect(extend).to_have_count(0)
+    site.show(bodies.ready(site.comfyui, stops_at=bodies.at(1000), run=ends(2000)))
+    expect(extend).to_have_count(1)
+
+
+@pytest.mark.parametrize("phase", ["ready", "draining"])
+def test_a_silent_host_is_never_taken_for_an_idle_one(phase: str, page: Page, site: Site) -> None:
+    drain = {"until": bodies.at(900), "remaining": None}
+    site.show(
+        bodies.ready(site.comfyui, queue=None) | {"phase": phase, "drain": drain if phase == "draining" else None}
+    )
+    page.get_by_role("button", name="Stop", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Nobody can say just now what runs or waits")
+    expect(dialog).to_contain_text("at most 30 minutes")
+    expect(dialog).not_to_contain_text("Nothing runs")
+    expect(dialog.get_by_role("button", name="Stop", exact=True)).to_have_count(1 if phase == "ready" else 0)
+    dialog.get_by_role("button", name="Stop now", exact=True).click()
+    expect(page.get_by_text("Words about stop now.")).to_be_visible()
+
+
+def test_stop_now_is_in_reach_while_it_drains_even_with_nothing_left(page: Page, site: Site) -> None:
+    drain = {"until": bodies.at(900), "remaining": 0}
+    site.show(bodies.ready(site.comfyui) | {"phase": "draining", "drain": drain})
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.get_by_role("dialog").get_by_role("button", name="Stop now", exact=True)).to_be_visible()
+
+
+def test_before_the_first_look_the_page_is_calm(page: Page, site: Site) -> None:
+    fault = bodies.FAULT | {"code": "not-looked-yet"}
+    site.show(bodies.body("fault", status="", fault=fault))
+    expect(page.get_by_role("heading", name="Looking for the machine…")).to_be_visible()
+    expect(page).to_have_title("Looking · comfyweb")
+    expect(page.locator(".panel").get_by_role("button")).to_have_count(0)
+    expect(page.get_by_text("Trouble")).to_have_count(0)
+    expect(page.locator(".fault")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("status", "offered"),
+    [
+        ("TERMINATED", 1),
+        ("STOPPED", 1),
+        ("REPAIRING", 1),
+        ("SUSPENDED", 0),
+        ("SUSPENDING", 0),
+        ("DEPROVISIONING", 0),
+        ("", 0),
+    ],
+)
+def test_trouble_offers_a_start_only_where_one_can_work(status: str, offered: int, page: Page, site: Site) -> None:
+    site.show(bodies.body("fault", status=status, fault=bodies.FAULT))
+    expect(page.get_by_text("No T4 is free")).to_be_visible()
+    expect(page.locator(".panel").get_by_role("button")).to_have_count(offered)
+
+
+def test_a_start_that_waits_for_trouble_to_pass_can_be_called_off(page: Page, site: Site) -> None:
+    site.show(bodies.body("fault", status="SUSPENDING", wanted="on", fault=bodies.FAULT))
+    expect(page.get_by_text("It will be started as soon as that is possible.")).to_be_visible()
+    page.get_by_role("button", name="Cancel the start").click()
+    expect(page.get_by_text("Words about stop drain.")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"passes": True, "retry": True}, "This passes by itself; comfyweb keeps trying."),
+        ({"passes": True, "retry": False}, "This passes with time. comfyweb does not try again by itself."),
+        ({"passes": False, "retry": False}, "This does not pass by itself."),
+    ],
+)
+def test_a_fault_says_who_has_to_try_again(changes: dict[str, Any], words: str, page: Page, site: Site) -> None:
+    site.show(bodies.body("off", fault=bodies.FAULT | changes))
+    expect(page.locator(".fault")).to_contain_text(words)
+
+
+def test_an_outage_in_use_covers_nothing_and_stays_away_until_it_is_another_one(page: Page, site: Site) -> None:
+    site.show(bodies.ready(site.comfyui, fault=bodies.FAULT))
+    band = page.locator("cw-band")
+    expect(band).to_contain_text("No T4 is free")
+    below, top = band.bounding_box(), page.locator("comfy-frame").bounding_box()
+    assert below is not None
+    assert top is not None
+    assert below["y"] + below["height"] <= top["y"] + 1
+    band.get_by_text("No T4 is free").click()
+    expect(band.get_by_text("What to do")).to_be_visible()
+    band.get_by_role("button", name="Dismiss").click()
+    expect(band).to_be_hidden()
+    site.show(bodies.ready(site.comfyui, fault=bodies.FAULT, queue=bodies.queue(1)))
+    expect(page.get_by_text("Working")).to_be_visible()
+    expect(band).to_be_hidden()
+    site.show(bodies.ready(site.comfyui, fault=bodies.FAULT | {"code": "unavailable"}))
+    expect(band).to_be_visible()
+
+
+def test_the_figures_of_the_bar_have_names(page: Page, site: Site) -> None:
+    site.show(bodies.ready(site.comfyui))
+    for name in ("On for", "Cost so far, about"):
+        expect(page.locator(f".bar [title='{name}']")).to_contain_text(name)
+
+
+def test_words_of_a_click_do_not_show_at_the_login(page: Page) -> None:
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("status")).to_contain_text("Words about start.")
+    page.get_by_role("button", name="Menu").click()
+    page.get_by_role("button", name="Log out", exact=True).click()
+    page.wait_for_url("**/login")
+    expect(page.get_by_label("Password")).to_be_visible()
+    expect(page.get_by_text("Words about start.")).to_have_count(0)
 
 
 def test_a_notice_can_be_put_away(page: Page, site: Site) -> None:

@@ -28,7 +28,7 @@ async def test_the_right_password_logs_in_and_leads_to_the_machine(house: House)
 async def test_every_wrong_password_is_answered_with_the_same_words(form: object, house: House) -> None:
     tab = await house.tab(path="/login").open()
     await tab.send("login", form=form)
-    assert tab.shown["words"] == "That is not the password."
+    assert tab.shown["login_words"] == "That is not the password."
     assert tab.redirects == []
     assert tab.shown["checking"] is False
 
@@ -37,7 +37,7 @@ async def test_who_tries_too_often_is_told_when_to_come_back(house: House) -> No
     tab = await house.tab(path="/login").open()
     for _ in range(20):
         await tab.send("login", form={"password": "wrong"})
-    assert tab.shown["words"].startswith("Too many attempts. Try again in ")
+    assert tab.shown["login_words"].startswith("Too many attempts. Try again in ")
 
 
 async def test_when_sessions_cannot_be_stored_the_login_says_so(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +47,7 @@ async def test_when_sessions_cannot_be_stored_the_login_says_so(house: House, mo
     monkeypatch.setattr(house.sessions, "login", fail)
     tab = await house.tab(path="/login").open()
     await tab.send("login", form={"password": PASSWORD})
-    assert "database does not answer" in tab.shown["words"]
+    assert "database does not answer" in tab.shown["login_words"]
 
 
 async def test_who_is_not_logged_in_is_led_to_the_login(house: House) -> None:
@@ -154,4 +154,22 @@ async def test_nothing_can_be_read_before_the_process_has_started(house: House) 
     services.bind(None)
     tab = await house.tab(path="/login").open()
     await tab.send("login", form={"password": PASSWORD})
-    assert tab.shown["words"].startswith("That did not work.")
+    assert tab.shown["login_words"].startswith("That did not work.")
+
+
+async def test_the_words_of_the_last_click_are_gone_after_the_next_arrival(house: House) -> None:
+    tab = await logged_in(house)
+    await tab.send("start")
+    assert tab.shown["words"] == "Words about start."
+    tab.path = "/login"
+    await tab.send("join")
+    assert tab.shown["words"] == ""
+    assert tab.shown.get("login_words", "") == ""
+
+
+async def test_the_words_of_a_failed_login_do_not_follow_to_the_machine(house: House) -> None:
+    tab = await house.tab(path="/login").open()
+    await tab.send("login", form={"password": "wrong"})
+    assert "words" not in tab.shown or tab.shown["words"] == ""
+    await tab.send("login", form={"password": PASSWORD})
+    assert tab.shown["login_words"] == ""

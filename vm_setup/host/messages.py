@@ -155,13 +155,13 @@ class Report:
         return {
             "boot_id": self.boot_id,
             "at": rfc3339(self.now.wall),
-            "queue": {"running": self.work.running or 0, "pending": self.work.pending or 0},
+            "queue": {"running": self.work.running, "pending": self.work.pending},
             "stops_at": self._stops_at(),
             "acks": list(acks),
         }
 
     def _queue(self) -> Message:
-        return {"queue_running": self.work.running or 0, "queue_pending": self.work.pending or 0}
+        return {"queue_running": self.work.running, "queue_pending": self.work.pending}
 
     def _stops_at(self) -> str | None:
         return self.now.tell(self.idle.stops_at(self.now.boot))

@@ -1,0 +1,122 @@
+"""A websocket may say what a page of ours says, and nothing else: neither to a handler nor into the log."""
+
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comfyweb.__main__ import LINES_A_MINUTE, LONGEST_LINE, NotTooOften, OneLine
+from comfyweb.ui import door
+from comfyweb.ui.live import TAB
+
+JOIN = {"name": f"{TAB}.join", "payload": {}, "router_data": {"pathname": "/", "asPath": "/", "query": {}}}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def test_what_a_page_sends_goes_through() -> None:
+    assert door.known(JOIN) == JOIN
+
+
+def test_of_what_a_tab_says_about_its_address_only_what_is_read_is_kept() -> None:
+    said = JOIN | {"router_data": {"pathname": "/", "headers": {"cookie": "x"}, "ip": "1.2.3.4"}}
+    event = door.known(said)
+    assert event is not None
+    assert event["router_data"] == {"pathname": "/"}
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        "x\n2026-01-01 WARNING forged",
+        {},
+        JOIN | {"name": "no.such"},
+        JOIN | {"name": 5},
+        JOIN | {"payload": "x"},
+        JOIN | {"payload": {"x": 1}},
+        JOIN | {"name": f"{TAB}.login"},
+        JOIN | {"router_data": []},
+        JOIN | {"router_data": {"pathname": {"a": 1}}},
+        JOIN | {"router_data": {"asPath": 5}},
+        JOIN | {"router_data": {"query": 5}},
+        JOIN | {"router_data": {"pathname": "/" * 3000}},
+    ],
+)
+def test_anything_else_is_refused(garbage: object) -> None:
+    assert door.known(garbage) is None
+
+
+@given(JSON, st.dictionaries(st.sampled_from(["name", "payload", "router_data"]), JSON))
+def test_no_value_is_too_strange_to_be_refused(value: object, event: dict[str, object]) -> None:
+    assert door.known(value) is None
+    door.known(JOIN | event)
+
+
+class Namespace:
+    """What `shut` replaces of Reflex's namespace; notes what reached it."""
+
+    def __init__(self) -> None:
+        self.handled: list[Any] = []
+        self.gone: list[str] = []
+
+    async def on_event(self, sid: str, data: Any) -> None:
+        self.handled.append(data)
+
+    async def on_client_error(self, sid: str, data: Any = None) -> None:
+        self.handled.append(data)
+
+    async def disconnect(self, sid: str) -> None:
+        self.gone.append(sid)
+
+    def _build_static_router_data(self, sid: str, environ: dict[str, Any]) -> dict[str, Any]:
+        return {"session_id": sid, "headers": {"cookie": "auth-token=secret", "host": "localhost"}}
+
+
+async def test_a_connection_that_talks_nonsense_is_ended_and_nobody_hears_it() -> None:
+    namespace = Namespace()
+    door.shut(namespace)  # pyright: ignore[reportArgumentType] - only what is replaced of it
+    await namespace.on_event("a", JOIN)
+    await namespace.on_event("b", "nonsense")
+    await namespace.on_event("c")  # pyright: ignore[reportCallIssue] - as strangers do
+    await namespace.on_event("d", JOIN, JOIN)  # pyright: ignore[reportCallIssue] - as strangers do
+    await namespace.on_client_error("e", {"message": "x" * 9000})
+    assert namespace.handled == [JOIN]
+    assert namespace.gone == ["b", "c", "d"]
+
+
+def test_nobodys_cookies_and_tokens_are_kept_with_a_tab() -> None:
+    namespace = Namespace()
+    door.shut(namespace)  # pyright: ignore[reportArgumentType] - only what is replaced of it
+    assert namespace._build_static_router_data("a", {})["headers"] == {"cookie": "", "host": "localhost"}
+
+
+def record(name: str, message: str, *, created: float = 0.0, exc_info: Any = None) -> logging.LogRecord:
+    made = logging.LogRecord(name, logging.ERROR, "", 0, message, None, exc_info)
+    made.created = created
+    return made
+
+
+def test_a_record_is_one_line_of_bounded_length() -> None:
+    line = OneLine("%(name)s: %(message)s").format(record("reflex", "x\n2026-01-01 FORGED\x1b[31m" + "y" * 9000))
+    assert "\n" not in line
+    assert "\x1b" not in line
+    assert len(line) < LONGEST_LINE + 100
+
+
+def test_only_our_own_tracebacks_are_printed() -> None:
+    trace = (ValueError, ValueError("planted secret"), None)
+    printed = OneLine("%(message)s")
+    assert "planted secret" not in printed.format(record("reflex.app", "failed", exc_info=trace))
+    assert "planted secret" in printed.format(record("comfyweb.ui", "failed", exc_info=trace))
+
+
+def test_libraries_may_say_so_much_a_minute_and_we_as_much_as_we_want() -> None:
+    often = NotTooOften()
+    assert sum(often.filter(record("reflex", "x")) for _ in range(1000)) == LINES_A_MINUTE
+    assert often.filter(record("reflex", "x", created=61.0))
+    assert all(often.filter(record("comfyweb.ui", "x")) for _ in range(1000))
