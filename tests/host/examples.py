@@ -6,7 +6,7 @@ from typing import Any
 
 from vm_setup.host.drain import Drain
 from vm_setup.host.idle import Idle
-from vm_setup.host.messages import Current, Hardware, Now, Report, Step, Work
+from vm_setup.host.messages import Certificate, Current, Hardware, Now, Report, Step, Work
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "host"
 WALL = 1795478400.0  # 2026-11-24T00:00:00Z
@@ -57,6 +57,9 @@ def report(**changes: Any) -> Report:
             disk_total_bytes=105089261568,
         ),
         "idle": Idle(limit=LIMIT, used=BOOT - 300, kind="input"),
+        "certificate": Certificate(
+            mode="letsencrypt", trusted=True, name="comfy.example.com", until="2027-02-10T00:00:00.000Z"
+        ),
     }
     return Report(**{**usual, **changes})
 

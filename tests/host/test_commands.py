@@ -85,6 +85,12 @@ def test_garbage_is_refused_and_never_an_error(value: object) -> None:
     assert not any(isinstance(result, Order) for result in taken(value))
 
 
+@pytest.mark.parametrize(("said", "stays"), [({}, False), ({"stay": True}, True), ({"stay": "yes"}, False)])
+def test_a_drain_stays_until_its_deadline_only_when_told_so(said: dict[str, object], stays: bool) -> None:  # noqa: FBT001 - a table's column
+    command = read_command("POST", "/_host/drain", {"deadline_seconds": 60, **said})
+    assert command == StartDrain(60, stay=stays)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [

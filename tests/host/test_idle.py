@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vm_setup.host.idle import EXTENSION, LONGEST_HOLD_SECONDS, Idle, activity_of, limit_seconds
+from vm_setup.host.idle import (
+    EXTENSION,
+    LONGEST_HOLD_SECONDS,
+    LONGEST_SILENCE_SECONDS,
+    Idle,
+    activity_of,
+    limit_seconds,
+)
 
 LIMIT = 1800.0
 
@@ -79,6 +86,32 @@ def test_a_comfyui_that_does_not_answer_keeps_nothing_on() -> None:
     assert clock.should_power_off(5000)
 
 
+def test_jobs_of_a_process_that_lives_but_is_silent_are_taken_to_go_on_for_an_hour() -> None:
+    clock, end = booted().see_queue(1, now=100), 100 + LONGEST_SILENCE_SECONDS
+    for moment in (102, 2000, end - 1):
+        clock = clock.see_queue(None, now=moment, alive=True)
+        assert not clock.should_power_off(moment)
+    assert clock.see_queue(None, now=end, alive=True).should_power_off(end)
+
+
+def test_a_silent_process_that_had_no_jobs_keeps_nothing_on() -> None:
+    clock = booted().see_queue(0, now=100).see_queue(None, now=1800, alive=True)
+    assert clock.should_power_off(1800)
+
+
+def test_the_clock_restarts_when_a_silent_process_says_that_its_jobs_are_over() -> None:
+    clock = booted().see_queue(1, now=100).see_queue(None, now=2000, alive=True).see_queue(0, now=3000)
+    assert clock.stops_at(3000) == 3000 + LIMIT
+
+
+def test_a_silence_goes_on_when_the_process_that_saw_it_restarts() -> None:
+    saved = json.loads(json.dumps(booted().see_queue(1, now=100).to_json()))
+    clock = Idle.from_json(saved, limit=LIMIT, now=2000).see_queue(None, now=2000, alive=True)
+    assert not clock.should_power_off(2000)
+    end = 100 + LONGEST_SILENCE_SECONDS
+    assert clock.see_queue(None, now=end, alive=True).should_power_off(end)
+
+
 def test_a_hold_keeps_the_machine_on_until_its_end_and_no_longer() -> None:
     clock = booted().hold("starting", until=2700, now=0)
     assert not clock.should_power_off(2699)
@@ -120,7 +153,7 @@ def test_a_restart_of_the_process_is_no_use_of_the_machine() -> None:
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=5),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["used", "kind", "busy", "holds", "x"]), inner)
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["used", "kind", "busy", "seen", "holds"]), inner)
     ),
     max_leaves=8,
 )

@@ -12,6 +12,7 @@ from tests.host import examples
 from vm_setup.host.drain import Drain
 from vm_setup.host.messages import (
     ATTRIBUTE_LIMIT,
+    Certificate,
     Message,
     Step,
     Work,
@@ -39,7 +40,7 @@ def test_a_message_is_what_its_fixture_says(name: str, message: Message) -> None
 
 def test_a_status_has_the_fields_of_the_contract_and_no_others() -> None:
     status = examples.draining().status()
-    fields = "host_version boot_id at phase steps comfyui gpu activity drain disk warnings"
+    fields = "host_version boot_id at phase steps comfyui gpu activity drain disk tls warnings"
     assert list(status) == fields.split()
 
 
@@ -87,6 +88,14 @@ def test_a_guest_attribute_is_never_over_two_kilobytes(steps: list[Step], warnin
     short = examples.report(steps=steps, warnings=warnings, boot_id=boot_id).short()
     assert len(encode(short).encode()) <= ATTRIBUTE_LIMIT
     assert short["phase"] == "ready"
+
+
+def test_another_certificate_is_news_and_who_does_not_trust_it_hears_of_it_by_google() -> None:
+    report = examples.report()
+    other = replace(report, certificate=Certificate(mode="self-signed", name="x" * 253))
+    assert other.milestone != report.milestone
+    told: Any = other.short()["tls"]
+    assert (told["mode"], told["trusted"], len(told["name"])) == ("self-signed", False, 64)
 
 
 def test_a_heartbeat_with_twenty_acknowledgements_fits() -> None:

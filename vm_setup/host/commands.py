@@ -33,9 +33,10 @@ class Extend:
 
 @dataclass(frozen=True, slots=True)
 class StartDrain:
-    """Let no new prompt in, and power off when the others are done or after `seconds`."""
+    """Let no new prompt in, and power off when the others are done (unless `stay`) or after `seconds`."""
 
     seconds: float
+    stay: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,9 @@ def read_command(method: object, path: object, body: Mapping[str, object]) -> Co
             return Extend(minutes) if minutes is not None and 0 < minutes <= LONGEST_EXTENSION_MINUTES else None
         case "POST", "/_host/drain":
             seconds = number(body.get("deadline_seconds"))
-            return StartDrain(seconds) if seconds is not None and 0 <= seconds <= LONGEST_DRAIN_SECONDS else None
+            if seconds is None or not 0 <= seconds <= LONGEST_DRAIN_SECONDS:
+                return None
+            return StartDrain(seconds, stay=body.get("stay") is True)
         case "DELETE", "/_host/drain":
             return CancelDrain()
         case "POST", "/_host/revoke":

@@ -15,6 +15,7 @@ from vm_setup.host.reading import mapping, number, word
 DEFAULT_MINUTES = 30.0
 LONGEST_MINUTES = 7 * 24 * 60.0
 LONGEST_HOLD_SECONDS = 24 * 3600.0
+LONGEST_SILENCE_SECONDS = 3600.0
 EXTENSION = "extended"
 STARTING = "starting"
 _KIND_LIMIT = 64
@@ -50,28 +51,32 @@ def activity_of(method: str, path: str) -> str | None:
 class Idle:
     """The idle clock. Each method returns the clock after what happened; none changes it.
 
-    `used` is when the machine was last used and `kind` by what; `busy` whether a job ran or waited when last seen;
-    `holds` are names with the times until which they keep the machine on.
+    `used` is when the machine was last used and `kind` by what; `busy` whether a job ran or waited when last seen,
+    and `seen` when that was; `holds` are names with the times until which they keep the machine on.
     """
 
     limit: float
     used: float
     kind: str = "boot"
     busy: bool = False
+    seen: float = 0.0
     holds: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def note(self, kind: str, *, now: float) -> "Idle":
         """Somebody used the machine."""
         return replace(self, used=now, kind=kind) if now >= self.used else self
 
-    def see_queue(self, jobs: int | None, *, now: float) -> "Idle":
+    def see_queue(self, jobs: int | None, *, now: float, alive: bool = False) -> "Idle":
         """ComfyUI was asked how many jobs run and wait; None when it didn't answer, which is no use of the machine.
 
-        The clock restarts at the moment at which the last job was seen to be over.
+        The clock restarts at the moment at which the last job was seen to be over. While a process that had jobs is
+        silent but `alive`, they are taken to go on: a node may keep it from answering. That ends after an hour.
         """
+        if jobs is None and alive and self.busy and now - self.seen < LONGEST_SILENCE_SECONDS:
+            return self
         busy = bool(jobs)
-        seen = self.note("job", now=now) if busy or (self.busy and jobs is not None) else self
-        return replace(seen, busy=busy)
+        noted = self.note("job", now=now) if busy or (self.busy and jobs is not None) else self
+        return replace(noted, busy=busy, seen=now if busy else self.seen)
 
     def hold(self, name: str, *, until: float, now: float) -> "Idle":
         """Stay on until then whatever happens, at most a day."""
@@ -105,7 +110,8 @@ class Idle:
 
     def to_json(self) -> dict[str, object]:
         """Return what has to be kept when the process restarts: a restart is no use of the machine."""
-        return {"used": self.used, "kind": self.kind, "busy": self.busy, "holds": dict(self.holds)}
+        parts: dict[str, object] = {"used": self.used, "kind": self.kind, "busy": self.busy, "seen": self.seen}
+        return {**parts, "holds": dict(self.holds)}
 
     @classmethod
     def from_json(cls, saved: object, *, limit: float, now: float) -> "Idle":
@@ -114,7 +120,8 @@ class Idle:
         used, kind = number(parts.get("used")), word(parts.get("kind"), limit=_KIND_LIMIT)
         if used is None or kind is None or used > now:
             return cls(limit=limit, used=now)
-        clock = cls(limit=limit, used=used, kind=kind, busy=parts.get("busy") is True)
+        seen = min(number(parts.get("seen")) or 0.0, now)
+        clock = cls(limit=limit, used=used, kind=kind, busy=parts.get("busy") is True, seen=seen)
         for name, value in (mapping(parts.get("holds")) or {}).items():
             until = number(value)
             if until is not None and until > now:

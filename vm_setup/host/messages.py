@@ -6,7 +6,7 @@ Inside the host times are seconds of a clock that never jumps; they become RFC 3
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 
 from vm_setup.host.drain import Drain
@@ -78,6 +78,19 @@ class Hardware:
     disk_total_bytes: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What ComfyUI is served with: `mode` is none (plain HTTP), self-signed, letsencrypt or cloudflare.
+
+    `trusted`: browsers take it without asking. `until` is RFC 3339, or empty.
+    """
+
+    mode: str = "none"
+    trusted: bool = False
+    name: str = ""
+    until: str = ""
+
+
 def rfc3339(wall: float) -> str:
     """Return seconds since the epoch as RFC 3339 in UTC, to the millisecond."""
     text = datetime.fromtimestamp(wall, tz=timezone.utc).isoformat(timespec="milliseconds")
@@ -95,6 +108,7 @@ class Report:
     work: Work
     hardware: Hardware
     idle: Idle
+    certificate: Certificate = field(default_factory=Certificate)
     drain: Drain | None = None
     stopping: bool = False
     warnings: Sequence[str] = ()
@@ -112,7 +126,8 @@ class Report:
     def milestone(self) -> str:
         """Return what makes `phase` worth writing again when it changes: a step, not the seconds of one."""
         steps = [[step.name, step.state] for step in self.steps]
-        return encode({"phase": self.phase, "steps": steps, "warnings": list(self.warnings)})
+        certificate = asdict(self.certificate)
+        return encode({"phase": self.phase, "steps": steps, "tls": certificate, "warnings": list(self.warnings)})
 
     def status(self) -> Message:
         """Return the body of `GET /_host/status`."""
@@ -142,6 +157,7 @@ class Report:
             },
             "drain": self._drain(),
             "disk": {"free_bytes": self.hardware.disk_free_bytes, "total_bytes": self.hardware.disk_total_bytes},
+            "tls": asdict(self.certificate),
             "warnings": list(self.warnings),
         }
 
@@ -182,6 +198,8 @@ class Report:
             "comfyui": {"ready": self.work.ready, **self._queue()},
             "activity": {"stops_at": self._stops_at()},
             "drain": self._drain(),
+            # Who doesn't trust the certificate hears of it in this way alone.
+            "tls": asdict(replace(self.certificate, name=self.certificate.name[:64])),
             "warnings": [warning[:words] for warning in self.warnings[:4] if words],
         }
 

@@ -231,8 +231,12 @@ class Memory:
         """Whether `session` was revoked; once it is over by itself, its tickets are refused without this."""
         return self._revoked.get(session, now) > now
 
+    def revocations(self, *, now: float) -> dict[str, float]:
+        """Return the sessions that are revoked, with their ends."""
+        return {session: until for session, until in self._revoked.items() if until > now}
+
     def to_json(self) -> dict[str, object]:
-        """Return what has to be kept when the gate's process restarts."""
+        """Return what has to be kept when the process restarts."""
         return {"spent": dict(self._spent), "revoked": dict(self._revoked)}
 
     @classmethod

@@ -1,0 +1,205 @@
+"""From whatever a machine is to what it should be; a second time nothing happens."""
+
+import fcntl
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.host.machine import Host
+from vm_setup.setup import extension, files
+from vm_setup.setup.system import Done
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def test_a_blank_machine_becomes_one_that_runs_comfyui(host: Host) -> None:
+    assert host.reconcile() == 0
+    assert set(host.steps.values()) == {"done"}
+    assert host.release() == "# v1\n"
+    assert host.machine.started.startswith("v1-")
+    assert not (host.machine.paths.runtime / "holds/installing.json").exists()
+    for folder in ("models", "custom_nodes", "user", "input", "output"):
+        assert (host.machine.data.base / folder).is_dir()
+    assert host.warnings == "[]"
+
+
+def test_comfyui_finds_our_extension_in_a_folder_that_its_user_can_not_change(host: Host) -> None:
+    host.reconcile()
+    paths = host.machine.paths
+    said = dict(line.strip().split(": ") for line in files.read(paths.etc / extension.CONFIG).splitlines()[1:])
+    node = Path(said["base_path"]) / said["custom_nodes"] / "comfyweb"
+    assert "WEB_DIRECTORY" in (node / "__init__.py").read_text()
+    assert (node / "web/comfyweb.js").stat().st_mode & 0o777 == 0o644
+    assert not node.is_relative_to(host.machine.data.volume)
+    assert f"/etc/{extension.CONFIG}" in files.read(paths.units / "comfyui.service")
+
+
+def test_a_warm_boot_runs_no_command_at_all(host: Host) -> None:
+    host.reconcile()
+    host.machine.reboot()
+    assert host.reconcile() == 0
+    assert host.machine.calls == ["systemctl --no-block start comfyui.service comfyweb-answering.service"]
+    host.machine.calls.clear()
+    assert host.reconcile() == 0
+    assert host.machine.calls == []
+
+
+def test_the_machine_is_held_on_while_comfyui_is_installed(host: Host) -> None:
+    holds: list[object] = []
+
+    def look(line: str) -> None:
+        if "checkout" in line:
+            holds.append(files.read_object(host.machine.paths.runtime / "holds/installing.json")["until"])
+
+    host.machine.on_command = look
+    host.reconcile()
+    [until] = holds
+    assert isinstance(until, float)
+    assert host.machine.time < until < host.machine.time + 86400
+
+
+def test_what_went_wrong_in_one_step_does_not_keep_the_others_from_being_done(host: Host) -> None:
+    (host.machine.root / "usr/bin/nft").unlink()
+    host.machine.on_command = lambda line: Done(code=100, err="E: no network") if line.startswith("apt-get") else None
+    assert host.reconcile() == 1
+    assert host.steps["packages"] == "failed"
+    assert host.steps["comfyui"] == "done"
+    assert "nftables could not be installed: E: no network" in host.warnings
+
+
+def test_missing_packages_are_installed_and_only_those(host: Host) -> None:
+    (host.machine.root / "usr/bin/nft").unlink()
+
+    def apt(line: str) -> Done | None:
+        if line.endswith("install nftables"):
+            host.machine.put("usr/sbin/nft")
+        return Done() if line.startswith("apt-get") else None
+
+    host.machine.on_command = apt
+    assert host.reconcile() == 0
+    assert [call.split()[-1] for call in host.machine.calls if call.startswith("apt-get")] == ["update", "nftables"]
+
+
+def test_without_the_disk_comfyui_works_on_the_boot_disk_and_that_is_said(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.machine.paths.disk.unlink()
+    assert host.reconcile() == 0
+    assert host.steps["disk"] == "failed"
+    assert host.steps["comfyui"] == "done"
+    assert "not attached" in host.warnings
+    assert not any("start mnt-persist.mount" in call for call in host.machine.calls), "systemd would wait for the disk"
+    assert (host.machine.paths.fallback / "comfyui/current/main.py").exists()
+    unit = (host.machine.paths.units / "comfyui.service").read_text()
+    assert f"RequiresMountsFor={host.machine.paths.fallback}/comfyui" in unit
+
+
+def test_when_the_disk_is_back_comfyui_moves_to_it(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.machine.paths.disk.unlink()
+    host.reconcile()
+    host.machine.reboot()
+    host.machine.attach(64 << 20)
+    assert host.reconcile() == 0
+    assert host.steps["disk"] == "done"
+    assert (host.machine.data.current / "main.py").exists()
+    assert f"{host.machine.paths.mount}/comfyui" in (host.machine.paths.units / "comfyui.service").read_text()
+    assert "systemctl stop comfyui.service" in host.machine.calls
+    host.machine.paths.disk.unlink()
+    host.machine.reboot()
+    host.reconcile()
+    host.machine.reboot()
+    host.machine.attach(64 << 20)
+    host.reconcile()
+    assert "systemctl --no-block restart comfyui.service" in host.machine.calls, "it is there already this time"
+    assert not any("git" in call for call in host.machine.calls)
+
+
+def test_a_changed_unit_starts_comfyui_again_but_never_under_a_prompt(host: Host) -> None:
+    host.reconcile()
+    host.machine.queue = [["a prompt"]]
+    unit = host.machine.paths.units / "comfyui.service"
+    unit.write_text(unit.read_text() + "# an older one\n")
+    files.write(host.machine.paths.state / "comfyui-started", "another")
+    host.machine.calls.clear()
+    host.reconcile()
+    assert not any("restart comfyui" in call for call in host.machine.calls)
+    host.machine.queue = []
+    host.reconcile()
+    assert any("restart comfyui" in call for call in host.machine.calls)
+
+
+def test_a_new_host_version_starts_its_services_again_but_not_comfyui(host: Host) -> None:
+    host.reconcile(version="1")
+    host.machine.calls.clear()
+    host.reconcile(version="2")
+    [restarted] = [call for call in host.machine.calls if call.startswith("systemctl")]
+    assert restarted.startswith("systemctl reload-or-restart")
+    assert "comfyui.service" not in restarted
+
+
+def test_a_service_that_does_not_start_is_told_and_tried_again(host: Host) -> None:
+    host.machine.on_command = lambda line: Done(code=1, err="nft: no") if "reload-or-restart" in line else None
+    host.reconcile()
+    assert "did not start: nft: no" in host.warnings
+    host.machine.on_command = lambda _: None
+    host.machine.calls.clear()
+    host.reconcile()
+    assert any("reload-or-restart" in call for call in host.machine.calls)
+    assert host.warnings == "[]"
+
+
+def test_metadata_that_comes_late_is_waited_for_in_the_first_boot(host: Host) -> None:
+    host.silent = 20
+    assert host.reconcile() == 0
+    assert host.release() == "# v1\n"
+    assert host.warnings == "[]"
+
+
+def test_while_metadata_is_silent_the_last_good_one_serves_and_it_is_asked_again(host: Host) -> None:
+    host.reconcile()
+    host.upgrade("v2")
+    host.machine.reboot()
+    host.silent = 12
+    assert host.reconcile() == 0
+    assert host.release() == "# v2\n"
+    host.machine.reboot()
+    host.silent = 10_000
+    assert host.reconcile() == 1
+    assert host.release() == "# v2\n"
+    assert "earlier boot" in host.warnings
+
+
+def test_without_metadata_ever_no_comfyui_is_guessed(host: Host) -> None:
+    host.silent = 10_000
+    assert host.reconcile() == 1
+    assert not host.machine.data.current.exists()
+    assert "not known yet" in host.warnings
+    assert host.steps["disk"] == "done"
+
+
+def test_a_second_run_waits_for_the_first(host: Host) -> None:
+    host.machine.paths.runtime.mkdir(parents=True)
+    with (host.machine.paths.runtime / "reconcile.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        second = threading.Thread(target=host.reconcile)
+        second.start()
+        second.join(0.2)
+        assert second.is_alive()
+        assert host.machine.calls == []
+    second.join(60)
+    assert host.release() == "# v1\n"
+
+
+def test_an_unexpected_fault_is_told_where_it_happened(host: Host) -> None:
+    def broken(line: str) -> None:
+        if line.startswith("useradd"):
+            raise ValueError("never seen before")
+
+    host.machine.on_command = broken
+    assert host.reconcile() == 1
+    assert host.steps["comfyui-install"] == "failed"
+    assert "ValueError: never seen before" in host.warnings

@@ -1,0 +1,76 @@
+"""The keeper's units: it is never left dead, and its dead-man switch needs nothing of it."""
+
+import configparser
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+UNITS = Path(__file__).parents[2] / "vm_setup/units"
+PROGRAM = "/usr/bin/python3 /opt/comfyweb/current/comfyweb.pyz"
+
+
+def unit(name: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # pyright: ignore[reportAttributeAccessIssue] - as configparser's documentation says
+    parser.read_string((UNITS / name).read_text())
+    return parser
+
+
+def test_the_keeper_is_started_again_for_ever_and_watched() -> None:
+    keeper = unit("comfyweb-keeper.service")
+    assert keeper["Service"]["ExecStart"] == f"{PROGRAM} keeper"
+    assert keeper["Unit"]["StartLimitIntervalSec"] == "0"
+    assert (keeper["Service"]["Restart"], keeper["Service"]["RestartSec"]) == ("always", "1")
+    assert (keeper["Service"]["Type"], keeper["Service"]["WatchdogSec"]) == ("notify", "30")
+    assert "After" not in keeper["Unit"]
+    assert "Requires" not in keeper["Unit"]
+
+
+def test_what_it_knows_outlives_it_but_not_the_boot() -> None:
+    service = unit("comfyweb-keeper.service")["Service"]
+    assert (service["RuntimeDirectory"], service["RuntimeDirectoryPreserve"]) == ("comfyweb", "yes")
+
+
+def test_the_dead_man_switch_looks_every_minute_and_never_hangs() -> None:
+    timer, service = unit("comfyweb-deadman.timer"), unit("comfyweb-deadman.service")
+    assert timer["Timer"]["OnUnitInactiveSec"] == timer["Timer"]["OnBootSec"] == "60"
+    assert timer["Install"]["WantedBy"] == "timers.target"
+    assert service["Service"]["ExecStart"] == f"{PROGRAM} deadman"
+    assert service["Service"]["TimeoutStartSec"] == "90"
+
+
+def test_the_gate_owns_nothing_and_only_nginx_gets_to_its_sockets() -> None:
+    gate = unit("comfyweb-gate.service")["Service"]
+    assert (gate["User"], gate["RuntimeDirectoryMode"], gate["CapabilityBoundingSet"]) == ("comfyweb-gate", "0750", "")
+    assert (gate["IPAddressDeny"], gate["IPAddressAllow"]) == ("any", "localhost")
+    assert (gate["Restart"], gate["WatchdogSec"], gate["RuntimeDirectoryPreserve"]) == ("always", "30", "yes")
+
+
+def test_nginx_waits_for_nothing_at_boot() -> None:
+    nginx = unit("comfyweb-nginx.service")
+    assert nginx["Unit"]["DefaultDependencies"] == "no"
+    assert nginx["Unit"]["After"] == "local-fs.target"
+    assert not {"Requires", "Wants"} & set(nginx["Unit"])
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.parametrize(
+    "name", ["keeper.service", "deadman.service", "deadman.timer", "poweroff.service", "gate.service", "nginx.service"]
+)
+def test_systemd_understands_it(name: str, tmp_path: Path) -> None:
+    """The programs that it names are those of a GPU machine, so true stands for them."""
+    for path in UNITS.glob("comfyweb-*.*"):
+        lines = path.read_text().splitlines()
+        known = ["ExecStart=/bin/true" if line.startswith("ExecStart=") else line for line in lines]
+        (tmp_path / path.name).write_text("\n".join(known) + "\n")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(tmp_path / f"comfyweb-{name}")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:", "PATH": "/usr/bin:/bin"},
+    )
+    assert [line for line in done.stderr.splitlines() if "comfyweb" in line] == []
+    assert done.returncode == 0

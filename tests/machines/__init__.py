@@ -1,0 +1,1 @@
+"""Real machines: systemd-nspawn guests that the project's own emulator powers on and off."""

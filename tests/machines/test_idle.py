@@ -1,0 +1,159 @@
+"""A machine stops itself when nobody uses it, never while a job runs or waits, whatever happens to its keeper.
+
+The limit is seconds here. What takes a minute or more by its nature waits side by side: `Slow`.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from comfyweb.demo.model import Status
+from tests.demo.standin_machine import App, Clocks
+from tests.machines.conftest import NewHost
+from tests.machines.first_boot import FirstBoot
+from tests.machines.installed import Host, equip, put_disks
+from tests.machines.machine import Machine
+
+LIMIT = 6.0
+MINUTES = str(LIMIT / 60)
+LATE_SECONDS = 30.0
+KEEPER, COMFYUI = "comfyweb-keeper.service", "comfyui.service"
+# Beyond it lie the dead-man switch's patience with the keeper and its timer, or two minutes of asking politely.
+SLOW_SECONDS = 240.0
+
+
+def idle_host(new_host: NewHost, **metadata: str) -> Host:
+    return new_host(comfyweb_idle_minutes=MINUTES, **metadata).boot()
+
+
+def off_after(host: Host, within: float = LIMIT + LATE_SECONDS) -> float:
+    """Wait until the machine is off, and return how long it took."""
+    begin = time.monotonic()
+    host.machine.wait_off(within)
+    return time.monotonic() - begin
+
+
+def without_a_keeper(host: Host) -> None:
+    host.machine.sh(f"systemctl mask --runtime --now {KEEPER}")
+
+
+def with_a_keeper_that_dies_at_once(host: Host) -> None:
+    folder = f"/run/systemd/system/{KEEPER}.d"
+    host.machine.sh(
+        f"mkdir -p {folder}; printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n' > {folder}/broken.conf; "
+        f"systemctl daemon-reload; systemctl restart --no-block {KEEPER}"
+    )
+
+
+def with_a_service_that_never_stops(host: Host) -> None:
+    host.machine.sh(
+        "systemd-run --quiet --property=TimeoutStopSec=infinity --property=KillMode=mixed "
+        "sh -c 'trap : TERM; while :; do sleep 1; done'"
+    )
+
+
+def with_a_keeper_and_a_comfyui_that_hang(host: Host) -> None:
+    host.kill(KEEPER, "STOP")
+    host.kill(COMFYUI, "STOP")
+
+
+SPOILT = (
+    with_a_keeper_and_a_comfyui_that_hang,
+    without_a_keeper,
+    with_a_keeper_that_dies_at_once,
+    with_a_service_that_never_stops,
+)
+
+
+@dataclass(kw_only=True)
+class Slow:
+    """Machines that are on at the same time, each spoilt in its own way."""
+
+    hosts: dict[Callable[[Host], None], Host]
+    until: float
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slow(first_boot: FirstBoot) -> Iterator[Slow]:
+    """Boot them, spoil them, and let them wait while the quick tests run."""
+    machines: list[Machine] = []
+    try:
+        hosts: dict[Callable[[Host], None], Host] = {}
+        for spoil in SPOILT:
+            machine = Machine()
+            machines.append(machine)
+            put_disks(first_boot.disks, equip(machine))
+            machine.metadata(comfyweb_idle_minutes="0.4")
+            hosts[spoil] = Host(machine).boot()
+            spoil(hosts[spoil])
+        yield Slow(hosts=hosts, until=time.monotonic() + SLOW_SECONDS)
+    finally:
+        for machine in machines:
+            machine.close()
+
+
+def test_idle_it_powers_itself_off(new_host: NewHost) -> None:
+    host = idle_host(new_host)
+    assert off_after(host) > LIMIT - 3
+    assert host.machine.status is Status.TERMINATED
+
+
+def test_it_stays_while_a_job_runs_though_its_keeper_is_killed_again_and_again(new_host: NewHost) -> None:
+    host = idle_host(new_host)
+    job = 3 * LIMIT
+    host.submit(job)
+    end = time.monotonic() + job - 1
+    while time.monotonic() < end:
+        host.kill(KEEPER)
+        time.sleep(LIMIT / 3)
+        assert not host.is_off()
+    assert off_after(host) > LIMIT - 3
+
+
+def test_a_job_that_waits_keeps_it_too_and_polling_does_not(new_host: NewHost) -> None:
+    host = idle_host(new_host)
+    for _ in range(3):
+        host.submit(LIMIT / 2)
+    host.machine.until(lambda: host.jobs() == 0, "the end of the jobs")
+    begin = time.monotonic()
+    # What an open tab does all the time.
+    host.machine.until(lambda: not host.answers(), "the stop", within=LIMIT + LATE_SECONDS, every=0.2)
+    assert time.monotonic() - begin > LIMIT - 3
+    host.machine.wait_off()
+
+
+def test_extend_and_keep_alive_by_metadata_keep_it_for_as_long_as_they_say(new_host: NewHost) -> None:
+    app = App(Clocks(), "http://localhost:3000")
+    host = idle_host(new_host, comfyweb_app_origin=app.origin, comfyweb_keys=app.jwks)
+    command = app.command("POST", "/_host/extend", {"minutes": 2 * LIMIT / 60})
+    host.machine.metadata(comfyweb_command=f'["{command}"]')
+    host.machine.until(lambda: host.status()["activity"]["holds"], "the hold")
+    assert off_after(host, 2 * LIMIT + LATE_SECONDS) > 2 * LIMIT - 3
+
+
+def test_a_drain_by_metadata_lets_the_job_end_and_then_powers_off(new_host: NewHost) -> None:
+    app = App(Clocks(), "http://localhost:3000")
+    host = new_host(comfyweb_app_origin=app.origin, comfyweb_keys=app.jwks).boot()
+    host.submit(LIMIT)
+    command = app.command("POST", "/_host/drain", {"deadline_seconds": 600})
+    host.machine.metadata(comfyweb_command=f'["{command}"]')
+    host.machine.until(lambda: host.status().get("drain"), "the drain")
+    assert host.jobs() == 1
+    host.machine.wait_off(LIMIT + LATE_SECONDS)
+
+
+def test_a_command_that_nobody_signed_changes_nothing(new_host: NewHost) -> None:
+    app, stranger = App(Clocks(), "http://localhost:3000"), App(Clocks(), "http://localhost:3000")
+    host = new_host(comfyweb_app_origin=app.origin, comfyweb_keys=app.jwks).boot()
+    wrong = stranger.command("POST", "/_host/drain", {"deadline_seconds": 0})
+    right = app.command("POST", "/_host/extend", {"minutes": 60})
+    host.machine.metadata(comfyweb_command=f'["{wrong}", "{right}"]')
+    host.machine.until(lambda: host.status()["activity"]["holds"], "the hold of the right one")
+    assert host.status()["drain"] is None
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_it_ends_all_the_same(slow: Slow, spoilt: Callable[[Host], None]) -> None:
+    slow.hosts[spoilt].machine.wait_off(slow.until - time.monotonic())

@@ -1,0 +1,75 @@
+"""The files in /run/comfyweb: what other programs say, and the keeper's own memory, which ends with the boot."""
+
+import json
+import logging
+import statistics
+from pathlib import Path
+
+from vm_setup.host.boot import COMFYUI, Boot, one_line
+from vm_setup.host.messages import Certificate
+from vm_setup.host.reading import items, json_value, mapping, number
+from vm_setup.setup import files, tls
+from vm_setup.setup.paths import Paths
+
+_LOG = logging.getLogger(__name__)
+_LIMIT = 1_000_000
+_MOST_HOLDS = 32
+_NAME_LIMIT = 64
+
+
+def read_object(path: Path) -> dict[str, object]:
+    """Return the JSON object in a file; an empty one when it holds none, isn't there or is huge."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_LIMIT + 1)
+    except OSError:
+        return {}
+    return mapping(json_value(raw, limit=_LIMIT)) or {}
+
+
+def read_boot(paths: Paths, *, now: float) -> Boot:
+    """Return what the set-up program says of the boot."""
+    return Boot.from_json(read_object(paths.runtime / "steps.json"), now=now)
+
+
+def read_holds(paths: Paths) -> dict[str, float]:
+    """Return who needs the machine on until when (boot clock): the files `holds/NAME.json`, {"until": seconds}."""
+    holds: dict[str, float] = {}
+    try:
+        found = sorted((paths.runtime / "holds").glob("*.json"))[:_MOST_HOLDS]
+    except OSError:
+        return holds
+    for path in found:
+        name, until = one_line(path.stem)[:_NAME_LIMIT], number(read_object(path).get("until"))
+        if name and until is not None:
+            holds[name] = until
+    return holds
+
+
+def read_expected_start(paths: Paths) -> float | None:
+    """Return how many seconds ComfyUI usually takes to start: the median of earlier boots."""
+    earlier = items(read_object(paths.state / "durations.json").get(COMFYUI)) or []
+    seconds = [value for value in map(number, earlier) if value is not None and value >= 0]
+    return round(statistics.median(seconds), 1) if seconds else None
+
+
+def read_last_limit(paths: Paths) -> object:
+    """Return the idle limit as metadata had it in an earlier boot, for while the metadata server is silent."""
+    kept = mapping(read_object(paths.state / "metadata-last-good.json").get("attributes")) or {}
+    return kept.get("comfyweb-idle-minutes")
+
+
+def read_certificate(paths: Paths, *, wall: float) -> Certificate:
+    """Return what ComfyUI is served with."""
+    now = tls.current(paths, wall=wall)
+    return Certificate(mode=now.mode, trusted=now.trusted, name=now.name, until=now.until)
+
+
+def write_object(path: Path, value: object) -> bool:
+    """Write a file of this boot as a whole; say whether that worked."""
+    try:
+        files.write(path, json.dumps(value), mode=0o600, durable=False)
+    except OSError as error:
+        _LOG.warning("%s was not written (%s).", path, error.strerror)
+        return False
+    return True
