@@ -1,7 +1,8 @@
 """The emulated Compute Engine inside the test's own process: in a thread, on a free port, with the clock it wants."""
 
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -10,10 +11,14 @@ from starlette.types import ASGIApp
 
 from comfyweb.demo.box import Box
 from comfyweb.demo.clock import ManualClock, SystemClock
+from comfyweb.demo.cloud import Cloud
 from comfyweb.demo.guest import Guest
+from comfyweb.demo.identity import Identity
+from comfyweb.demo.listening import HOST, bound
 from comfyweb.demo.model import Machine, Times
-from comfyweb.demo.server import HOST, Server, app_of, bound
+from comfyweb.demo.server import Server, app_of
 from comfyweb.demo.world import World
+from tests.demo.discovery import Examiner
 
 STARTED = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -22,7 +27,9 @@ class CloudBox:
     """An emulator on loopback. `url` is its endpoint, `world` what it emulates, `control` its control endpoint.
 
     With `manual=True` time stands still unless `advance` moves it, and Compute Engine is as slow as the real one;
-    otherwise every transition takes at most 0.3 s. `middleware` wraps the app (to check what it answers).
+    otherwise every transition takes at most 0.3 s. `identity` says whose calls are answered: everybody's unless given.
+    `middleware` wraps the app. Every call to it, and every answer, is held to Google's discovery document. `sockets`
+    are further ones that it answers on and then closes.
     """
 
     def __init__(
@@ -31,18 +38,23 @@ class CloudBox:
         manual: bool = False,
         times: Times | None = None,
         guest: Guest | None = None,
+        identity: Identity | None = None,
         middleware: Callable[[ASGIApp], ASGIApp] | None = None,
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
         self.clock = ManualClock(STARTED) if manual else SystemClock()
-        self._world = World(now=self.clock.now(), times=times or (Times() if manual else Times.fast()))
-        self.box = Box(self._world, clock=self.clock, guest=guest)
-        socket = bound(0)
-        self.port: int = socket.getsockname()[1]
+        self._times = times or (Times() if manual else Times.fast())
+        self._world = World(now=self.clock.now(), times=self._times)
+        self.box = Box(self._world, clock=self.clock, guest=guest, identity=identity)
+        own = bound(0)
+        self.port: int = own.getsockname()[1]
         self.url = f"http://{HOST}:{self.port}"
-        self._http = httpx.Client(timeout=10)
+        # Made without the certificates of the world, which take longer to read than most tests.
+        self._http = httpx.Client(timeout=10, transport=httpx.HTTPTransport(verify=False))
         app: ASGIApp = app_of(self.box)
-        self._server = Server(middleware(app) if middleware else app, self.box)
-        self._thread = threading.Thread(target=self._server.run, args=([socket],), daemon=True)
+        self.examiner = Examiner()
+        self._server = Server(self.examiner.wrap(middleware(app) if middleware else app), self.box)
+        self._thread = threading.Thread(target=self._server.run, args=([own, *sockets],), daemon=True)
         self._thread.start()
 
     @property
@@ -73,6 +85,12 @@ class CloudBox:
         seconds = by.total_seconds() if isinstance(by, timedelta) else by
         self.control("clock", {"advance_seconds": seconds})
 
+    def anew(self) -> None:
+        """Begin again with a new world, at the time that a manual clock begins with; the server goes on."""
+        self._world = World(now=STARTED, times=self._times)
+        self.clock = self.box.clock = ManualClock(STARTED)
+        self.box._cloud = Cloud(self._world)
+
     def close(self) -> None:
         """End the server and its thread."""
         self._http.close()
@@ -83,5 +101,6 @@ class CloudBox:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, kind: object, *_error: object) -> None:
         self.close()
+        assert kind or not self.examiner.found, self.examiner.found

@@ -46,12 +46,15 @@ def free_ports(count: int = 3) -> int:
 
 
 class Program:
-    """`python ARGUMENTS`, in a session of its own. `lines` is what it has printed so far."""
+    """`python ARGUMENTS`, in a session of its own. `lines` is what it has printed so far.
 
-    def __init__(self, *arguments: str, environ: Mapping[str, str], cwd: Path = ROOT) -> None:
+    `by` is a command that becomes the one behind it, such as `ip netns exec NAME`.
+    """
+
+    def __init__(self, *arguments: str, environ: Mapping[str, str], cwd: Path = ROOT, by: Sequence[str] = ()) -> None:
         self.lines: list[str] = []
         self._process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [*by, sys.executable, *arguments],
             cwd=cwd,
             env=surroundings(environ),
             stdin=subprocess.DEVNULL,

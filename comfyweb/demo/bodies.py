@@ -1,4 +1,4 @@
-"""Checks what callers send: metadata, scheduling, lists of permissions. Refuses the rest in Google's words."""
+"""Checks what callers send: names, labels, metadata, scheduling and the like. Refuses the rest in Google's words."""
 
 import base64
 import binascii
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, cast
 
+from comfyweb.demo.catalog import LARGEST_DISK_GB, SMALLEST_DISK_GB
 from comfyweb.demo.model import Refusal
 
 STOPPED_ONLY = ("maxRunDuration", "instanceTerminationAction", "provisioningModel", "preemptible")
@@ -18,9 +19,13 @@ SHORTEST_RUN = timedelta(seconds=30)
 LONGEST_RUN = timedelta(days=120)
 LONGEST_VALUE = 256 * 1024
 LONGEST_METADATA = 512 * 1024
+MOST_LABELS = 64
 
+_NAME = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_SECONDS = re.compile(r"\d{1,15}")
+_DIGITS = re.compile(r"[0-9]{1,15}")
 _WORDS: dict[str, frozenset[str]] = {
     "onHostMaintenance": frozenset({"MIGRATE", "TERMINATE"}),
     "instanceTerminationAction": frozenset({"DELETE", "STOP"}),
@@ -43,10 +48,47 @@ def object_in(raw: bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
-def fingerprint_of(metadata: Mapping[str, str]) -> str:
-    """Base64 of a hash of the metadata: differs when, and only when, the metadata does."""
-    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode()).digest()
+def fingerprint_of(content: Mapping[str, str]) -> str:
+    """Base64 of a hash of metadata, or of labels: differs when, and only when, the content does."""
+    digest = hashlib.sha256(json.dumps(sorted(content.items())).encode()).digest()
     return base64.b64encode(digest[:8]).decode()
+
+
+def name_in(said: object, field: str) -> str:
+    """Read the name of something new. Raises `Refusal`."""
+    if not isinstance(said, str) or not _NAME.fullmatch(said):
+        raise Refusal.invalid(
+            f"Invalid value for field '{field}': '{said or ''}'. Must be a match of regex '(?:{_NAME.pattern})'"
+        )
+    return said
+
+
+def size_in(said: object, field: str, *, default: int | None = None) -> int:
+    """Read the size of a disk in GB: a number, or one in a string. Raises `Refusal`."""
+    if said is None and default is not None:
+        return default
+    text = str(said) if isinstance(said, (int, str)) and not isinstance(said, bool) else ""
+    if not _DIGITS.fullmatch(text) or not SMALLEST_DISK_GB <= int(text) <= LARGEST_DISK_GB:
+        raise Refusal.invalid(
+            f"Invalid value for field '{field}': '{said}'. Disk size must be {SMALLEST_DISK_GB} GB to "
+            f"{LARGEST_DISK_GB} GB."
+        )
+    return int(text)
+
+
+def labels_in(said: object) -> dict[str, str]:
+    """Read the labels that a caller wants. Raises `Refusal`."""
+    labels = cast("dict[object, object]", said) if isinstance(said, dict) else {"": said}
+    found: dict[str, str] = {}
+    for key, value in labels.items():
+        if not isinstance(key, str) or not _LABEL_KEY.fullmatch(key):
+            raise Refusal.invalid(f"Invalid value for field 'labels': {key!r}. Must match '{_LABEL_KEY.pattern}'")
+        if not isinstance(value, str) or not _LABEL_VALUE.fullmatch(value):
+            raise Refusal.invalid(f"Invalid value for field 'labels': {value!r}. Must match '{_LABEL_VALUE.pattern}'")
+        found[key] = value
+    if len(found) > MOST_LABELS:
+        raise Refusal.invalid(f"Invalid value for field 'labels': there are more than {MOST_LABELS}.")
+    return found
 
 
 def metadata_in(body: Mapping[str, Any]) -> tuple[dict[str, str], str]:
@@ -57,6 +99,11 @@ def metadata_in(body: Mapping[str, Any]) -> tuple[dict[str, str], str]:
         base64.b64decode(fingerprint, validate=True)
     except (binascii.Error, TypeError, ValueError):
         raise Refusal(412, "conditionNotMet", "Invalid fingerprint.") from None
+    return items_in(body), fingerprint
+
+
+def items_in(body: Mapping[str, Any]) -> dict[str, str]:
+    """Read the metadata that a caller sends, whatever its fingerprint. Raises `Refusal`."""
     items = body.get("items", [])
     if not isinstance(items, list):
         raise Refusal.invalid("Invalid value at 'metadata.items' (type.googleapis.com/compute.v1.Metadata.Items)")
@@ -68,7 +115,7 @@ def metadata_in(body: Mapping[str, Any]) -> tuple[dict[str, str], str]:
         metadata[key] = value
     if sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items()) > LONGEST_METADATA:
         raise Refusal.invalid(f"Metadata is too large: it may hold {LONGEST_METADATA} bytes in all")
-    return metadata, fingerprint
+    return metadata
 
 
 def _item(item: object) -> tuple[str, str]:
@@ -124,7 +171,7 @@ def _max_run_seconds(duration: object) -> int:
     seconds = found.get("seconds")
     if isinstance(seconds, int) and not isinstance(seconds, bool):
         seconds = str(seconds)
-    if not isinstance(seconds, str) or not _SECONDS.fullmatch(seconds):
+    if not isinstance(seconds, str) or not _DIGITS.fullmatch(seconds):
         raise Refusal.invalid("Invalid value at 'scheduling.max_run_duration.seconds' (TYPE_INT64)")
     if not SHORTEST_RUN.total_seconds() <= int(seconds) <= LONGEST_RUN.total_seconds():
         raise Refusal.invalid(

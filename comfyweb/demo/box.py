@@ -6,7 +6,9 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from comfyweb.demo.clock import Clock, SystemClock
+from comfyweb.demo.cloud import Cloud
 from comfyweb.demo.guest import Guest, NoGuest
+from comfyweb.demo.identity import Identity
 from comfyweb.demo.model import Machine
 from comfyweb.demo.world import World
 
@@ -15,35 +17,50 @@ _log = logging.getLogger(__name__)
 
 
 class Box:
-    """The emulator's state. `world` is always up to date when it is asked for.
+    """The emulator's state, made of a cloud or of its first project.
+
+    `cloud`, and `world`, which is its first project, are up to date whenever they are asked for.
 
     All machines share one metadata server and one guest: those of the machine that has electricity, else the first.
     """
 
-    def __init__(self, world: World, *, clock: Clock | None = None, guest: Guest | None = None) -> None:
-        self._world = world
+    def __init__(
+        self,
+        cloud: Cloud | World,
+        *,
+        clock: Clock | None = None,
+        guest: Guest | None = None,
+        identity: Identity | None = None,
+    ) -> None:
+        self._cloud = Cloud(cloud) if isinstance(cloud, World) else cloud
         self.clock = clock or SystemClock()
         self.guest = guest or NoGuest()
+        self.identity = identity or Identity()
         self._powered = ""
         self._closed = False
         self._tick = asyncio.Event()
 
     @property
+    def cloud(self) -> Cloud:
+        """All projects as of now."""
+        self._cloud.advance(self.clock.now())
+        return self._cloud
+
+    @property
     def world(self) -> World:
-        """The world as of now."""
-        self._world.advance(self.clock.now())
-        return self._world
+        """The first project as of now."""
+        return self.cloud.first
 
     def machine(self) -> Machine | None:
         """Find the machine whose inside is emulated; None when all were deleted."""
-        machines = self.world.machines.values()
+        machines = [machine for world in self.cloud.projects.values() for machine in world.machines.values()]
         return next((machine for machine in machines if machine.boot_id), next(iter(machines), None))
 
     def poweroff(self) -> None:
         """Switch the machine off, as its guest does."""
         machine = self.machine()
         if machine is not None:
-            self.world.guest_shutdown(machine)
+            self.cloud.project(machine.project).guest_shutdown(machine)
 
     async def until(
         self, holds: Callable[[], bool], seconds: float, *, given_up: Callable[[], Awaitable[bool]]

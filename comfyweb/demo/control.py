@@ -12,10 +12,10 @@ from starlette.routing import Route
 from comfyweb.demo import render
 from comfyweb.demo.box import Box
 from comfyweb.demo.clock import ManualClock
-from comfyweb.demo.compute import body_of
 from comfyweb.demo.faults import KINDS, VERBS, Fault
 from comfyweb.demo.model import Machine, Refusal, Status
-from comfyweb.demo.world import MACHINE, PROJECT
+from comfyweb.demo.rest import body_of
+from comfyweb.demo.world import MACHINE, World
 
 SOMEBODY = "somebody@example.com"
 """Who acts when a machine is started, stopped or deleted elsewhere, as in Google's console."""
@@ -60,7 +60,7 @@ class Control:
         operations = list(world.operations.values())[-SHOWN_OPERATIONS:]
         return JSONResponse(
             {
-                "project": PROJECT,
+                "project": world.project,
                 "now": world.now.isoformat(),
                 "clock": "manual" if isinstance(self._box.clock, ManualClock) else "real",
                 "zones": world.zones,
@@ -83,7 +83,8 @@ class Control:
             raise Refusal.invalid("'zonesAvailable' is a comma separated list in a string")
         world = self._box.world
         until = world.now + timedelta(seconds=seconds) if seconds else None
-        world.faults.add(Fault(kind=kind, verb=verb, times=times, until=until, zones_available=zones))
+        after = timedelta(seconds=_number(body, "after_seconds")) if "after_seconds" in body else None
+        world.faults.add(Fault(kind=kind, verb=verb, times=times, until=until, after=after, zones_available=zones))
         return self._answer()
 
     async def _clear(self, _request: Request) -> Response:
@@ -91,13 +92,14 @@ class Control:
         return self._answer()
 
     async def _preempt(self, request: Request) -> Response:
-        self._box.world.preempt(self._target(await body_of(request)))
+        body = await body_of(request)
+        self._world(body).preempt(self._target(body))
         return self._answer()
 
     async def _machine(self, request: Request) -> Response:
         body = await body_of(request)
-        world = self._box.world
-        match _word(body, "action", {"start", "stop", "delete", "create", "status"}):
+        world = self._world(body)
+        match _word(body, "action", {"start", "stop", "delete", "create", "rename", "status"}):
             case "start":
                 world.start(self._target(body), user=SOMEBODY)
             case "stop":
@@ -106,6 +108,9 @@ class Control:
                 world.delete(self._target(body), user=SOMEBODY)
             case "create":
                 world.create(*_address(body, world.zones[0]))
+            case "rename":
+                target, (_, name) = self._target(body), _address({"name": body.get("to")}, "")
+                world.rename(target, name)
             case _:
                 world.put_in(self._target(body), Status(_word(body, "status", {status.value for status in Status})))
         return self._answer()
@@ -121,8 +126,14 @@ class Control:
         clock.advance(timedelta(seconds=_number(await body_of(request), "advance_seconds")))
         return self._answer()
 
+    def _world(self, body: Mapping[str, Any]) -> World:
+        name = body.get("project", self._box.world.project)
+        if not isinstance(name, str):
+            raise Refusal.invalid("'project' is a word")
+        return self._box.cloud.project(name)
+
     def _target(self, body: Mapping[str, Any]) -> Machine:
-        world = self._box.world
+        world = self._world(body)
         return world.machine(*_address(body, world.zones[0]))
 
 
@@ -153,6 +164,7 @@ def _fault(fault: Fault) -> dict[str, Any]:
         "verb": fault.verb,
         "times": fault.times,
         "until": fault.until.isoformat() if fault.until else None,
+        "after_seconds": fault.after.total_seconds() if fault.after is not None else None,
         "zonesAvailable": fault.zones_available,
     }
 

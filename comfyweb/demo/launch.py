@@ -1,7 +1,8 @@
 """`make run` and `make dev`: the cloud in a box and, beside it, the real app, in one terminal.
 
-The app knows nothing of the demo: it is told another Compute Engine endpoint, and speaks to it as to Google's. It is
-started again when it dies, while the cloud goes on, as a supervisor would do it; so one can kill it and look.
+The app knows nothing of the demo: it is told another Compute Engine endpoint, and speaks to it as to Google's. Either
+is started again when it dies, while the other goes on, as a supervisor would do it; so one can kill them and look. A
+cloud that was killed has forgotten everything: it comes back with its machine off, as after a power cut.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import urllib.request
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -181,18 +182,29 @@ async def _greet(port: int, password: str) -> None:
     )
 
 
-async def keep(command: Sequence[str], environ: Mapping[str, str], ends: set[asyncio.Task[object]]) -> int:
-    """Run the app, again and again, until one of `ends` is done. Returns the exit code."""
-    while True:
-        app = await Child.start(command, environ)
-        await asyncio.wait({app.over, *ends}, return_when=asyncio.FIRST_COMPLETED)
-        if any(end.done() for end in ends):
-            await app.end()
+async def keep(
+    name: str,
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    ends: set[asyncio.Task[object]],
+    *,
+    again: Callable[[int], bool],
+) -> int:
+    """Run a program, again and again, until one of `ends` is done or it ends in a way that no restart can mend.
+
+    Returns its exit code; 0 when it was ended here.
+    """
+    while not any(end.done() for end in ends):
+        child = await Child.start(command, environ)
+        await asyncio.wait({child.over, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        if not child.over.done():
+            await child.end()
             return 0
-        if app.code == BAD_SETTINGS:
-            return BAD_SETTINGS
-        say(f"The app {app.over.result()}. Its cloud goes on; starting the app again.")
-        await asyncio.sleep(RESTART_SECONDS)
+        if not again(code := child.code or 0):
+            return code
+        say(f"{name} {child.over.result()}. The other goes on; starting {name.lower()} again.")
+        await asyncio.wait(ends, timeout=RESTART_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    return 0
 
 
 async def run(*, port: int, dev: bool, fast: bool) -> int:
@@ -210,16 +222,19 @@ async def run(*, port: int, dev: bool, fast: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="comfyweb-demo-") as folder:
         environ = app_environment(os.environ, port=port, password=given or made, folder=Path(folder))
         demo = [sys.executable, "-m", "comfyweb.demo", "--port", str(port + 1), *(["--fast"] if fast else [])]
-        cloud = await Child.start(demo, os.environ)
+        app_ended = asyncio.Event()
+        after_the_app: set[asyncio.Task[object]] = {asyncio.create_task(app_ended.wait())}
+        cloud = asyncio.create_task(keep("The cloud", demo, os.environ, after_the_app, again=lambda code: code < 0))
         stopped = asyncio.create_task(stop.wait())
         greeting = asyncio.create_task(_greet(port, "the one in AUTH_PASSWORD" if given else made))
         try:
-            code = await keep(serve, environ, {stopped, cloud.over})
+            code = await keep("The app", serve, environ, {stopped, cloud}, again=lambda code: code != BAD_SETTINGS)
         finally:
             greeting.cancel()
-            await cloud.end()
+            app_ended.set()
+            cloud_code = await cloud
         if code == 0 and not stopped.done():
-            say(f"The cloud {cloud.over.result()}, so the app was ended too.")
+            say(f"The cloud ended with code {cloud_code}, so the app was ended too.")
             return 1
         return code
 

@@ -11,18 +11,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import quote
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from comfyweb.demo.box import Box
-from comfyweb.demo.model import Machine, Status
-from comfyweb.demo.render import PROJECT_NUMBER
-from comfyweb.demo.world import PROJECT
+from comfyweb.demo.identity import SCOPES
+from comfyweb.demo.model import PROJECT_NUMBER, Machine, Status
 
 BASE = "/computeMetadata/v1"
 LONGEST_VALUE = 256 * 1024
 LONGEST_WAIT_SECONDS = 3600.0
+SERVICE_ACCOUNT = f"{PROJECT_NUMBER}-compute@developer.gserviceaccount.com"
 HEADERS = {"Metadata-Flavor": "Google", "Server": "Metadata Server for VM"}
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 
@@ -33,29 +35,32 @@ def tree(machine: Machine) -> dict[str, Any]:
     """Gather all metadata of a machine in a tree of dicts, lists, strings and numbers."""
     zone = f"projects/{PROJECT_NUMBER}/zones/{machine.zone}"
     scheduling = machine.scheduling
+    account = {"aliases": ["default"], "email": SERVICE_ACCOUNT, "scopes": sorted(SCOPES)}
     instance = {
         "attributes": machine.metadata,
         "cpu-platform": "Intel Broadwell",
         "description": "",
         "disks": [
             {
-                "device-name": "persistent-disk-0",
-                "index": 0,
+                "device-name": each.device,
+                "index": index,
                 "interface": "SCSI",
-                "mode": "READ_WRITE",
+                "mode": each.mode,
                 "type": "PERSISTENT",
-            },
-            {"device-name": "comfyui", "index": 1, "interface": "SCSI", "mode": "READ_WRITE", "type": "PERSISTENT"},
+            }
+            for index, each in enumerate(machine.disks)
         ],
         "guest-attributes": machine.guest_attributes,
-        "hostname": f"{machine.name}.{machine.zone}.c.{PROJECT}.internal",
+        "hostname": f"{machine.name}.{machine.zone}.c.{machine.project}.internal",
         "id": machine.id,
         "machine-type": f"projects/{PROJECT_NUMBER}/machineTypes/{machine.machine_type}",
         "maintenance-event": "NONE",
         "name": machine.name,
         "network-interfaces": [
             {
-                "access-configs": [{"external-ip": machine.external_ip, "type": "ONE_TO_ONE_NAT"}],
+                "access-configs": [{"external-ip": machine.external_ip, "type": "ONE_TO_ONE_NAT"}]
+                if machine.access
+                else [],
                 "ip": machine.internal_ip,
                 "network": f"projects/{PROJECT_NUMBER}/networks/default",
             }
@@ -66,12 +71,13 @@ def tree(machine: Machine) -> dict[str, Any]:
             "on-host-maintenance": scheduling["onHostMaintenance"],
             "preemptible": str(scheduling["preemptible"]).upper(),
         },
-        "tags": ["http-server", "https-server"],
+        "service-accounts": {"default": account, SERVICE_ACCOUNT: account},
+        "tags": machine.tags,
         "zone": zone,
     }
     return {
         "instance": instance,
-        "project": {"attributes": {}, "numeric-project-id": PROJECT_NUMBER, "project-id": PROJECT},
+        "project": {"attributes": {}, "numeric-project-id": PROJECT_NUMBER, "project-id": machine.project},
         "universe": {"universe-domain": "googleapis.com"},
     }
 
@@ -128,6 +134,14 @@ def as_text_below(node: Node, path: str = "") -> str:
     return "".join(as_text_below(below, f"{path}/{name}".lstrip("/")) for name, below in _children(node))
 
 
+class _Flavored(Route):
+    """A route that only those find who ask as the metadata server's clients do: a browser gets another page there."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match the path, for who has the header."""
+        return super().matches(scope) if "metadata-flavor" in Headers(scope=scope) else (Match.NONE, {})
+
+
 class Metadata:
     """The routes."""
 
@@ -135,14 +149,31 @@ class Metadata:
         self._box = box
 
     def routes(self) -> list[Route]:
-        """List them: reading everything, writing guest attributes."""
+        """List them: reading everything, the service account's tokens, writing guest attributes."""
         guest_attribute = f"{BASE}/instance/guest-attributes/{{namespace}}/{{key}}"
+        account = f"{BASE}/instance/service-accounts/{{account}}/token"
         return [
+            _Flavored("/", self._root, methods=["GET"]),
+            Route(account, self._token, methods=["GET"]),
             Route("/computeMetadata", self._top, methods=["GET"]),
             Route("/computeMetadata/", self._top, methods=["GET"]),
             Route(guest_attribute, self._write, methods=["PUT", "DELETE"]),
             Route(f"{BASE}/{{path:path}}", self._read, methods=["GET"]),
         ]
+
+    async def _root(self, request: Request) -> Response:
+        return _refused(request) or _text("0.1/\ncomputeMetadata/\n")
+
+    async def _token(self, request: Request) -> Response:
+        if refused := _refused(request):
+            return refused
+        if self._box.machine() is None or request.path_params["account"] not in ("default", SERVICE_ACCOUNT):
+            return _text("Not Found\n", 404)
+        return Response(
+            json.dumps(self._box.identity.issue(SERVICE_ACCOUNT, self._box.clock.now())),
+            media_type="application/json",
+            headers=HEADERS,
+        )
 
     async def _top(self, request: Request) -> Response:
         return _refused(request) or _text("v1/\n")

@@ -3,16 +3,39 @@
 import random
 import re
 import uuid
-from collections.abc import Callable, Container
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from comfyweb.demo.model import Machine, Operation, Refusal
+from comfyweb.demo.model import Operation, Refusal, Resource
 
-ADDRESSES = tuple(f"{net}.{n}" for net in ("203.0.113", "192.0.2") for n in range(1, 255))
+ADDRESSES = tuple(f"{net}.{n}" for net in ("203.0.113", "192.0.2", "198.51.100") for n in range(1, 255))
 """Addresses that nobody has: blocks that RFC 5737 keeps for documentation."""
 
 KEPT_OPERATIONS = 1000
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+
+
+class AddressPool:
+    """External addresses: of all projects together each has one owner at most."""
+
+    def __init__(self, seed: int, addresses: Sequence[str] = ADDRESSES) -> None:
+        self._addresses = addresses
+        self._given = random.Random(seed).randrange(len(addresses))  # noqa: S311 - no secret
+        self._taken: set[str] = set()
+
+    def take(self) -> str:
+        """Give the next one that is free. Raises `LookupError` when none is."""
+        for _ in self._addresses:
+            self._given += 1
+            address = self._addresses[self._given % len(self._addresses)]
+            if address not in self._taken:
+                self._taken.add(address)
+                return address
+        raise LookupError("no external address is left")
+
+    def give_back(self, address: str) -> None:
+        """Let it be given again."""
+        self._taken.discard(address)
 
 
 class Register:
@@ -21,7 +44,6 @@ class Register:
     def __init__(self, seed: int) -> None:
         self.operations: dict[str, Operation] = {}
         self._random = random.Random(seed)  # noqa: S311 - names and ids, no secrets
-        self._addresses_given = self._random.randrange(len(ADDRESSES))
 
     def number(self) -> int:
         """Make an id that fits Compute Engine's unsigned 64 bits."""
@@ -31,16 +53,8 @@ class Register:
         """Make the name of a boot."""
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
 
-    def address(self, used: Container[str]) -> str:
-        """Give the next address that is not in use."""
-        while True:
-            self._addresses_given += 1
-            address = ADDRESSES[self._addresses_given % len(ADDRESSES)]
-            if address not in used:
-                return address
-
-    def open(self, kind: str, machine: Machine, user: str, *, now: datetime, started_at: datetime) -> Operation:
-        """Open an operation on a machine; the oldest ones are forgotten."""
+    def open(self, kind: str, target: Resource, user: str, *, now: datetime, started_at: datetime) -> Operation:
+        """Open an operation; the oldest ones are forgotten."""
         while len(self.operations) >= KEPT_OPERATIONS:
             del self.operations[next(iter(self.operations))]
         tail = "-".join(f"{self._random.getrandbits(32):08x}" for _ in range(3))
@@ -48,9 +62,9 @@ class Register:
             name=f"operation-{int(now.timestamp() * 1000)}-{tail}",
             id=self.number(),
             kind=kind,
-            zone=machine.zone,
-            target=machine.name,
-            target_id=machine.id,
+            scope=target.scope,
+            target=target.path,
+            target_id=target.id,
             user=user,
             inserted_at=now,
             started_at=started_at,

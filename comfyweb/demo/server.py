@@ -3,25 +3,32 @@
 import asyncio
 import contextlib
 import ipaddress
-import socket
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from comfyweb.demo import render
 from comfyweb.demo.box import Box
-from comfyweb.demo.compute import Compute, html_error
+from comfyweb.demo.broken import TRANSPORT
+from comfyweb.demo.compute import compute_routes
 from comfyweb.demo.control import Control
 from comfyweb.demo.metadata import Metadata
 from comfyweb.demo.model import Refusal
+from comfyweb.demo.provision import Provision
+from comfyweb.demo.rest import html_error
 
-HOST = "127.0.0.1"
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
 FRIENDLY_SITES = frozenset({"none", "same-origin", "same-site"})
 
 
@@ -79,6 +86,24 @@ class Guard:
         return by_guest or comes_from_here(request)
 
 
+class Dated:
+    """Says in each answer what time it is in the cloud, as every HTTP server does."""
+
+    def __init__(self, app: ASGIApp, box: Box) -> None:
+        self._app = app
+        self._box = box
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, with a `Date`."""
+
+        async def dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Date"] = format_datetime(self._box.clock.now(), usegmt=True)
+            await send(message)
+
+        await self._app(scope, receive, dated)
+
+
 async def _refused(_request: Request, refused: Exception) -> Response:
     if not isinstance(refused, Refusal):
         raise refused
@@ -92,17 +117,15 @@ async def _no_such_call(_request: Request, _error: Exception) -> Response:
 def app_of(box: Box) -> Starlette:
     """Make the app that shows and changes `box`."""
     return Starlette(
-        routes=[*Compute(box).routes(), *Metadata(box).routes(), *Control(box).routes()],
+        routes=[
+            *compute_routes(box),
+            *Metadata(box).routes(),
+            *Provision(box).routes(),
+            *Control(box).routes(),
+        ],
         exception_handlers={Refusal: _refused, 404: _no_such_call, 405: _no_such_call},
         middleware=[Middleware(Guard)],
     )
-
-
-def bound(port: int) -> socket.socket:
-    """Listen on loopback; port 0 takes a free one. Raises `OSError` when the port is in use."""
-    found = socket.create_server((HOST, port))
-    found.setblocking(False)  # noqa: FBT003 - the socket module's own signature
-    return found
 
 
 class Server(uvicorn.Server):
@@ -112,9 +135,22 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: ASGIApp, box: Box) -> None:
+        async def with_transport(scope: Scope, receive: Receive, send: Send) -> None:
+            connections = cast("Iterable[H11Protocol]", self.server_state.connections)
+            client = tuple(scope.get("client") or ())
+            scope[TRANSPORT] = next((each.transport for each in connections if each.client == client), None)
+            await app(scope, receive, send)
+
         super().__init__(
             uvicorn.Config(
-                app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1
+                Dated(with_transport, box),
+                http="h11",
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                date_header=False,
+                timeout_graceful_shutdown=1,
             )
         )
         self._box = box

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from comfyweb.demo.comfyui import Disk
 from comfyweb.demo.comfyui_api import StandInComfyUI
 from comfyweb.demo.comfyui_proxy import RealComfyUI
+from comfyweb.demo.listening import bound
 from comfyweb.demo.standin_gate import Gate
 from comfyweb.demo.standin_host import Host
 from comfyweb.demo.standin_metadata import Metadata
@@ -103,13 +104,7 @@ class StandIn:
         """Boot; when it is on already, as after a reset, lose power first. Raises OSError if the port is taken."""
         async with self._changing:
             await self._cut()
-            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind(("127.0.0.1", self._port))
-            except OSError:
-                listener.close()
-                raise
+            listener = bound(self._port)
             steps = [Step(name=name, expected_seconds=round(seconds * self._pace, 2)) for name, seconds, _ in _STEPS]
             self._host = Host(boot_id=boot_id, now=self._now, steps=steps)
             self._life = asyncio.create_task(self._live(self._host, listener))

@@ -92,7 +92,7 @@ class Gate:
             return HTMLResponse(self._stranger, HTTPStatus.UNAUTHORIZED)
         if self._host.draining and drain.refuses(request.method, path):
             after = {"Retry-After": str(drain.RETRY_AFTER_SECONDS)}
-            return JSONResponse(drain.refusal(), HTTPStatus.SERVICE_UNAVAILABLE, after)
+            return JSONResponse(drain.refusal(stay=self._host.stays), HTTPStatus.SERVICE_UNAVAILABLE, after)
         return None
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:

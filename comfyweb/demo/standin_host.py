@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from comfyweb.demo.signatures import verify
 from vm_setup.host import cookies, idle, tokens
+from vm_setup.host.bundle import version_of
 from vm_setup.host.commands import (
     METADATA_KEY,
     CancelDrain,
@@ -53,6 +54,7 @@ class Host:
     def __init__(self, *, boot_id: str, now: Callable[[], Now], steps: Sequence[Step]) -> None:
         self._now = now
         self._boot_id = boot_id
+        self._version = HOST_VERSION
         self._steps = list(steps)
         self._step_began = now().boot
         self._cookies = cookies.Ledger(boot_id)
@@ -85,6 +87,11 @@ class Host:
         """Whether new prompts are refused."""
         return self._drain is not None or self.stopping
 
+    @property
+    def stays(self) -> bool:
+        """Whether the drain lasts until its deadline in any case."""
+        return self._drain is not None and self._drain.stay
+
     def log(self, line: str) -> None:
         """Add a line to what `_host/logs` shows."""
         self._lines.append(f"{rfc3339(self._now().wall)} {line}")
@@ -94,7 +101,11 @@ class Host:
         return list(self._lines)[-count:] if count > 0 else []
 
     def configure(self, attributes: Mapping[str, str], *, audience: str) -> None:
-        """Follow the machine's metadata: keys, the app's origin, the idle limit, and commands."""
+        """Follow the machine's metadata: keys, the app's origin, the idle limit, and commands.
+
+        The version is that of the start-up script which a machine with these metadata would have run.
+        """
+        self._version = version_of(attributes.get("startup-script", "")) or HOST_VERSION
         self._trust = tokens.Trust(
             issuer=attributes.get("comfyweb-app-origin", "").rstrip("/"),
             audience=audience,
@@ -161,7 +172,7 @@ class Host:
         moment = self._now()
         running = round(moment.boot - self._step_began, 1)
         return Report(
-            host_version=HOST_VERSION,
+            host_version=self._version,
             boot_id=self._boot_id,
             now=moment,
             steps=[replace(step, seconds=running) if step.state == "running" else step for step in self._steps],
@@ -207,8 +218,8 @@ class Host:
                 self.note("keep-alive")
             case Extend(minutes):
                 self._idle = self._idle.extend(minutes, now=moment.boot)
-            case StartDrain(seconds):
-                self._drain = Drain.start(seconds, now=moment.boot)
+            case StartDrain(seconds, stay):
+                self._drain = Drain.start(seconds, now=moment.boot, stay=stay)
             case CancelDrain():
                 self._drain = None
             case Revoke(session):

@@ -1,19 +1,26 @@
-"""Holds answers to Google's own description of Compute Engine: the discovery document in google-api-python-client."""
+"""Holds calls and answers to Google's own description of Compute Engine, which google-api-python-client carries."""
 
 import base64
 import binascii
 import importlib.resources
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, cast
+from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BASE = "/compute/v1/"
-_LIMITS = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1), "uint64": (0, 2**64 - 1)}
+_LIMITS = {
+    "int32": (-(2**31), 2**31 - 1),
+    "uint32": (0, 2**32 - 1),
+    "int64": (-(2**63), 2**63 - 1),
+    "uint64": (0, 2**64 - 1),
+}
 
 
 @cache
@@ -23,26 +30,74 @@ def document() -> dict[str, Any]:
     return json.loads((files / "compute.v1.json").read_text())
 
 
+@dataclass(frozen=True)
+class Described:
+    """A method as the document has it; `name` is `instances.get`."""
+
+    name: str
+    http: str
+    path: re.Pattern[str]
+    query: Mapping[str, Any]
+    body: str
+    answer: str
+
+
 @cache
-def calls() -> list[tuple[str, re.Pattern[str], str]]:
-    """HTTP method, path and the name of the schema of the answer, of every call there is."""
-    found: list[tuple[str, re.Pattern[str], str]] = []
-    resources = list(document()["resources"].values())
-    while resources:
-        resource = resources.pop()
-        resources.extend(resource.get("resources", {}).values())
-        for call in resource.get("methods", {}).values():
-            path = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(call["path"]))
-            found.append((call["httpMethod"], re.compile(path), call.get("response", {}).get("$ref", "")))
+def methods() -> list[Described]:
+    """All that there are."""
+    found: list[Described] = []
+    for name, resource in document()["resources"].items():
+        for verb, call in resource.get("methods", {}).items():
+            found.append(
+                Described(
+                    name=f"{name}.{verb}",
+                    http=call["httpMethod"],
+                    path=re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(call["path"]))),
+                    query={key: each for key, each in call["parameters"].items() if each["location"] == "query"},
+                    body=call.get("request", {}).get("$ref", ""),
+                    answer=call.get("response", {}).get("$ref", ""),
+                )
+            )
     return found
 
 
-def schema_of(method: str, path: str) -> str | None:
-    """The name of the schema of what a call answers; None when Compute Engine has no such call."""
-    for known, pattern, schema in calls():
-        if known == method and pattern.fullmatch(path.removeprefix(BASE)):
-            return schema
-    return None
+@lru_cache(maxsize=4096)
+def method_of(http: str, path: str) -> Described | None:
+    """The method that a call is for; None when Compute Engine has no such call."""
+    below = path.removeprefix(BASE)
+    return next((known for known in methods() if known.http == http and known.path.fullmatch(below)), None)
+
+
+def call_violations(method: Described, query: Sequence[tuple[str, str]], body: bytes) -> Iterator[str]:
+    """Everything in which what was sent is not what the method takes."""
+    for name, value in query:
+        schema = method.query.get(name) or document()["parameters"].get(name)
+        if schema is None:
+            yield f"query: {name} is no parameter of {method.name}"
+        else:
+            yield from violations(_typed(value, schema), schema, f"query.{name}")
+    sent = {name for name, _ in query}
+    yield from (
+        f"query: {name} is missing"
+        for name, each in method.query.items()
+        if each.get("required", False) and name not in sent
+    )
+    if body.strip() and not method.body and body != b'"ignored"':
+        yield f"a body, which {method.name} has not: {body!r}"
+    elif body.strip() and method.body:
+        found = violations(json.loads(body), {"$ref": method.body})
+        # Google's front takes empty lists, nulls, 64-bit numbers that are not in text, and base64 without its padding.
+        yield from (each for each in found if not _LOOSE.search(each))
+
+
+_LOOSE = re.compile(r"an empty array|: -?\d+ is not a string$|: None is|: '(....)*...?' is not base64$")
+
+
+def _typed(value: str, schema: Mapping[str, Any]) -> object:
+    kind = schema["type"]
+    if kind == "integer" and re.fullmatch(r"-?\d+", value):
+        return int(value)
+    return {"true": True, "false": False}.get(value, value) if kind == "boolean" else value
 
 
 def violations(value: object, schema: Mapping[str, Any], where: str = "") -> Iterator[str]:
@@ -154,20 +209,29 @@ def error_violations(status: int, body: object) -> Iterator[str]:
 
 
 class Examiner:
-    """Middleware that remembers what is wrong with the answers to Compute Engine calls, and which calls were made."""
+    """Middleware that remembers what is wrong with Compute Engine calls and their answers, and which were answered.
+
+    A call is judged when it was accepted: then its maker must have kept to the document, and the emulator too.
+    """
 
     def __init__(self) -> None:
         self.found: list[str] = []
-        self.seen: set[tuple[str, int]] = set()
+        self.seen: set[str] = set()
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
-        """Examine what `app` answers."""
+        """Examine what `app` is asked and answers."""
 
         async def examined(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http" or not scope["path"].startswith(BASE):
                 await app(scope, receive, send)
                 return
-            status, html, body = 0, False, b""
+            status, html, body, sent = 0, False, b"", b""
+
+            async def hear() -> Message:
+                nonlocal sent
+                message = await receive()
+                sent += message.get("body", b"")
+                return message
 
             async def examine(message: Message) -> None:
                 nonlocal status, html, body
@@ -179,20 +243,24 @@ class Examiner:
                 elif message["type"] == "http.response.body":
                     body += message.get("body", b"")
                     if not message.get("more_body") and not html:
-                        self._judge(scope["method"], scope["path"], status, body)
+                        self._judge(scope, sent, status, body)
                 await send(message)
 
-            await app(scope, receive, examine)
+            await app(scope, hear, examine)
 
         return examined
 
-    def _judge(self, method: str, path: str, status: int, body: bytes) -> None:
-        call = f"{method} {path}"
-        schema = schema_of(method, path)
-        if schema is None:
+    def _judge(self, scope: Scope, sent: bytes, status: int, body: bytes) -> None:
+        call = f"{scope['method']} {scope['path']}"
+        method = method_of(scope["method"], scope["path"])
+        if method is None:
             self.found.append(f"{call}: Compute Engine has no such call")
             return
-        self.seen.add((f"{schema}", status))
         answer: object = json.loads(body)
-        wrong = violations(answer, {"$ref": schema}) if status == 200 else error_violations(status, answer)
-        self.found.extend(f"{call}: {each}" for each in wrong)
+        if status != 200:
+            self.found.extend(f"{call}: {each}" for each in error_violations(status, answer))
+            return
+        self.seen.add(method.name)
+        query = parse_qsl(scope["query_string"].decode(), keep_blank_values=True)
+        self.found.extend(f"{call}: sent {each}" for each in call_violations(method, query, sent))
+        self.found.extend(f"{call}: {each}" for each in violations(answer, {"$ref": method.answer}))

@@ -22,7 +22,7 @@ from comfyweb.demo.faults import OPERATION_FAULTS, REFUSALS
 from comfyweb.demo.model import Status
 from tests.cloudbox import CloudBox
 from tests.demo.conftest import WHERE, WHICH, Clients, discovery_client
-from tests.demo.discovery import error_violations, schema_of, violations
+from tests.demo.discovery import call_violations, error_violations, method_of, violations
 
 INSTANCE = "/compute/v1/projects/demo-project/zones/us-central1-a/instances/comfyui-gpu"
 LIMIT = compute_v1.Scheduling(
@@ -80,6 +80,20 @@ def test_a_machine_says_what_it_is(still_cloud: CloudBox) -> None:
     assert found.scheduling.on_host_maintenance == "TERMINATE"
 
 
+HOW_IT_FAILS = {
+    "stockout": ("ZONE_RESOURCE_POOL_EXHAUSTED", 503),
+    "stockout-details": ("ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS", 503),
+    "stockout-region": ("REGION_RESOURCE_POOL_EXHAUSTED", 503),
+    "stockout-pool": ("RESOURCE_POOL_EXHAUSTED", 503),
+    "stockout-gpu": ("GPU_STOCKOUT", 503),
+    "quota": ("QUOTA_EXCEEDED", 403),
+    "quota-region": ("QUOTA_EXCEEDED", 403),
+    "not-ready-later": ("RESOURCE_NOT_READY", 400),
+    "in-use-later": ("RESOURCE_IN_USE_BY_ANOTHER_RESOURCE", 400),
+    "act-as": ("SERVICE_ACCOUNT_ACCESS_DENIED", 400),
+}
+
+
 @pytest.mark.parametrize("kind", OPERATION_FAULTS)
 def test_a_start_that_fails_is_accepted_and_fails_later(still_cloud: CloudBox, kind: str) -> None:
     clients = Clients(still_cloud.url)
@@ -90,12 +104,7 @@ def test_a_start_that_fails_is_accepted_and_fails_later(still_cloud: CloudBox, k
     still_cloud.advance(5)
     failed = clients.operation(name)
     assert failed.status == DONE
-    assert failed.error.errors[0].code in (
-        "ZONE_RESOURCE_POOL_EXHAUSTED",
-        "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS",
-        "QUOTA_EXCEEDED",
-    )
-    assert failed.http_error_status_code in (403, 503)
+    assert (failed.error.errors[0].code, failed.http_error_status_code) == HOW_IT_FAILS[kind]
     assert clients.get().status == "TERMINATED"
     if kind == "stockout":
         metadatas = failed.error.errors[0].error_details[2].error_info.metadatas
@@ -420,6 +429,36 @@ def test_the_judge_sees_what_is_wrong(instance: dict[str, Any], wrong: str) -> N
 
 
 def test_the_judge_knows_which_calls_there_are() -> None:
-    assert schema_of("GET", INSTANCE) == "Instance"
-    assert schema_of("POST", f"{INSTANCE}/start") == "Operation"
-    assert schema_of("GET", f"{INSTANCE}/explode") is None
+    assert [found and found.name for found in (method_of("GET", INSTANCE), method_of("POST", f"{INSTANCE}/start"))] == [
+        "instances.get",
+        "instances.start",
+    ]
+    assert method_of("GET", f"{INSTANCE}/explode") is None
+
+
+@pytest.mark.parametrize(
+    ("http", "path", "query", "body", "wrong"),
+    [
+        ("POST", f"{INSTANCE}/start", [("request", "1")], b"", "query: request is no parameter of instances.start"),
+        ("GET", INSTANCE, [("alt", "yaml")], b"", "query.alt: 'yaml' is none of"),
+        ("GET", f"{INSTANCE}/serialPort", [("port", "one")], b"", "query.port: 'one' is no"),
+        ("POST", f"{INSTANCE}/detachDisk", [], b"", "query: deviceName is missing"),
+        ("POST", f"{INSTANCE}/start", [], b"{}", "a body, which instances.start has not"),
+        (
+            "POST",
+            f"{INSTANCE}/setMachineType",
+            [],
+            b'{"type": "x"}',
+            "InstancesSetMachineTypeRequest.type: no such field",
+        ),
+        ("POST", f"{INSTANCE}/attachDisk", [], b'{"boot": "yes"}', "AttachedDisk.boot: 'yes' is not a boolean"),
+        ("POST", f"{INSTANCE}/attachDisk", [], b'{"mode": "WRITE"}', "AttachedDisk.mode: 'WRITE' is none of"),
+    ],
+)
+def test_the_judge_sees_what_is_wrong_with_a_call(
+    http: str, path: str, query: list[tuple[str, str]], body: bytes, wrong: str
+) -> None:
+    method = method_of(http, path)
+    assert method
+    (found,) = call_violations(method, query, body)
+    assert found.startswith(wrong)

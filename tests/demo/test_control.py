@@ -54,7 +54,14 @@ def test_the_state_names_machines_faults_operations_and_the_clock(still_cloud: C
     assert found["machines"][0]["status"] == "TERMINATED"
     assert found["operations"][0]["user"] == "somebody@example.com"
     assert found["faults"] == [
-        {"kind": "stockout", "verb": "start", "times": 2, "until": None, "zonesAvailable": "us-central1-b"}
+        {
+            "kind": "stockout",
+            "verb": "start",
+            "times": 2,
+            "until": None,
+            "after_seconds": None,
+            "zonesAvailable": "us-central1-b",
+        }
     ]
 
 
@@ -84,6 +91,8 @@ def test_a_fault_for_a_while_passes_by_itself(still_cloud: CloudBox) -> None:
         ("fault", {"kind": "quota", "verb": "explode"}),
         ("fault", {"kind": "quota", "seconds": -1}),
         ("fault", {"kind": "quota", "zonesAvailable": 1}),
+        ("fault", {"kind": "quota", "after_seconds": "soon"}),
+        ("machine", {"action": "rename"}),
         ("machine", {"action": "explode"}),
         ("machine", {"action": "status", "status": "ON"}),
         ("machine", {"action": "start", "zone": 1}),
@@ -205,6 +214,7 @@ def test_the_guest_can_switch_its_machine_off() -> None:
         assert not box.world.operations, "it is off already"
         box.control("machine", {"action": "start"})
         box.advance(30)
+        soon(lambda: guest.events[-1].startswith("on "))
         assert (
             box.control("idle", {"seconds_left": 0})["operations"][0]["operationType"]
             == "compute.instances.guestTerminate"

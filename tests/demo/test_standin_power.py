@@ -161,6 +161,18 @@ async def test_a_drain_refuses_new_prompts_and_ends_with_the_last_job(ready: Mac
         await until(ready.is_off)
 
 
+async def test_a_drain_that_stays_takes_no_prompts_and_ends_at_its_deadline(ready: Machine) -> None:
+    async with ready.entered() as browser:
+        await ready.app.call(browser, "POST", "/_host/drain", {"deadline_seconds": 600, "stay": True})
+        refused = await browser.post("/prompt", json={"prompt": PROMPT})
+        assert refused.status_code == 503
+        assert "longest session" in refused.text
+        ready.clocks.moved = 590
+        assert not await ready.is_off()
+        ready.clocks.moved = 601
+        await until(ready.is_off)
+
+
 async def test_a_drain_ends_at_its_deadline_whatever_runs(ready: Machine) -> None:
     async with ready.entered() as browser:
         await browser.post("/prompt", json={"prompt": PROMPT})
