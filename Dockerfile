@@ -10,6 +10,7 @@ COPY rxconfig.py ./
 COPY reflex.lock reflex.lock
 COPY assets assets
 COPY comfyweb comfyweb
+COPY vm_setup vm_setup
 RUN REFLEX_TELEMETRY_ENABLED=false REFLEX_CHECK_LATEST_VERSION=false reflex export --frontend-only --no-zip
 
 FROM ${BASE}

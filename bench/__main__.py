@@ -8,9 +8,13 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 from bench.fan_out import costs, fan_out
+from bench.gate import gate
+from bench.host import host
+from bench.idle import idle
 from bench.lighthouse import lighthouse
 from bench.page import frame, weight
 from bench.rows import DOCUMENT, Row, document
+from bench.soak import soak
 from bench.start_up import start_up
 from bench.status_rate import status_rate
 
@@ -21,7 +25,11 @@ PARTS: dict[str, tuple[str, Callable[[], Awaitable[list[Row]]]]] = {
     "frame": ("ComfyUI in the page", frame),
     "fan-out": ("A change reaches every tab", fan_out),
     "costs": ("What tabs cost", costs),
+    "soak": ("Ten minutes with 1000 tabs", soak),
+    "idle": ("When machines stop", idle),
     "status-rate": ("`GET /api/instance/status`, authenticated", status_rate),
+    "gate": ("The gate", gate),
+    "host": ("A real machine", host),
 }
 
 

@@ -22,6 +22,7 @@ from comfyweb.ui.live import TAB
 AT_ONCE = 20
 HELLO_SECONDS = 60
 STAMP = re.compile(rb"bench@([\d.]+)@")
+SNAPSHOT = b'"snapshot_rx_state_"'
 HYDRATED = b'"is_hydrated_rx_state_":true'
 TEXT = 0x81
 LONG, LONGER = 126, 127
@@ -36,7 +37,9 @@ class Tab(asyncio.Protocol):
         self._buffer = bytearray()
         self._upgraded = False
         self.hydrated = asyncio.get_running_loop().create_future()
+        self.lost = asyncio.Event()
         self.delays: list[float] = []
+        self.newest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for the websocket."""
@@ -67,7 +70,21 @@ class Tab(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Say so, if it was before the page stood."""
+        self.lost.set()
         self._lose(exc or RuntimeError("the server closed the websocket"))
+
+    def click(self, handler: str) -> None:
+        """Call a handler of the page, as its button does."""
+        event = {"name": f"{TAB}.{handler}", "payload": {}, "router_data": {"pathname": "/", "asPath": "/"}}
+        self._say("42/_event," + json.dumps(["event", event]))
+
+    def stop_reading(self) -> None:
+        """Take nothing more off the network, as a tab that hangs or a laptop that was closed."""
+        self._transport.pause_reading()
+
+    def vanish(self) -> None:
+        """Be gone without a word."""
+        self._transport.abort()
 
     def _lose(self, error: Exception) -> None:
         if not self.hydrated.done():
@@ -100,6 +117,8 @@ class Tab(asyncio.Protocol):
             self._say("3")
         elif stamp := STAMP.search(text):
             self.delays.append(at - float(stamp[1]))
+        elif SNAPSHOT in text and HYDRATED not in text:
+            self.newest = text
         elif HYDRATED in text and not self.hydrated.done():
             self.hydrated.set_result(None)
 

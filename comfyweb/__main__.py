@@ -10,25 +10,31 @@ import socket
 import sys
 from collections.abc import Mapping
 
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
 from comfyweb import settings_checks as check
 from comfyweb.settings import Settings, SettingsError, of_process
+from comfyweb.ui.idle import places
 from comfyweb.ui.static import BuiltPage, NotBuiltError
 
 ALL = "0.0.0.0"  # noqa: S104 - chosen in `address`
 LOOPBACK = "127.0.0.1"
-# Tabs and event streams stay connected, each takes one; more wait in the backlog.
-CONNECTIONS = 4096
+# More connections than there are places for wait in the system, which keeps at most net.core.somaxconn of them.
+BACKLOG = 4096
+# Whoever has not sent a request's head by then is cut off, and so is who keeps a connection for a next one.
+HEAD_WITHIN_MILLISECONDS = 10_000
+LARGEST_HEAD_BYTES = 32768  # of which each connection may fill a buffer
 END_SECONDS = 10
 # A tab whose network has gone silently says so within the sum of both.
 PING_EVERY_SECONDS, PONG_WITHIN_SECONDS = 10, 10
-LARGEST_EVENT_BYTES = 65536  # what a tab sends is a password or a click; Reflex would take 1 MB from anybody
+LARGEST_EVENT_BYTES = 16384  # what a tab sends is a password or a click; Reflex would take 1 MB from anybody
 
 LONGEST_LINE = 2000
 LINES_A_MINUTE = 30
+CAUSED_BY_STRANGERS = frozenset({"comfyweb.ui.state", "comfyweb.ui.door", "comfyweb.api.frame", "comfyweb.api.events"})
 
 log = logging.getLogger("comfyweb")
 
@@ -50,15 +56,15 @@ class OneLine(logging.Formatter):
 
 
 class NotTooOften(logging.Filter):
-    """Lets the libraries say so much a minute and no more: what they log, strangers can cause."""
+    """Lets the libraries, and ours who tell of failed requests, say so much a minute: strangers cause it."""
 
     def __init__(self) -> None:
         super().__init__()
         self._minute, self._said = 0, 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether to print it. Our own records are never held back."""
-        if record.name.split(".")[0] == "comfyweb":
+        """Tell whether to print it. What else is our own is never held back."""
+        if record.name.split(".")[0] == "comfyweb" and record.name not in CAUSED_BY_STRANGERS:
             return True
         minute = int(record.created // 60)
         self._said = self._said + 1 if minute == self._minute else 1
@@ -125,7 +131,11 @@ def main() -> int:
         workers=1,
         respawn_failed_workers=True,
         workers_kill_timeout=END_SECONDS,
-        backlog=CONNECTIONS,
+        backlog=BACKLOG,
+        backpressure=places(),
+        # Waiting to see which version of HTTP comes, granian waits for ever; and HTTP/2 has no time limits at all.
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=HEAD_WITHIN_MILLISECONDS, max_buffer_size=LARGEST_HEAD_BYTES),
         log_level=LogLevels.warning,
     ).serve()
     return 0

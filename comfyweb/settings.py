@@ -34,7 +34,6 @@ OLD = {
 # Accepted so that a deployment can be written down whole; nobody may rely on them before they work.
 NOT_YET = {
     "BUDGET_MONTHLY": "nothing stops the machine when the money is spent",
-    "COMFYUI_GIT": "the host's own software doesn't install ComfyUI",
     "REDIS_URL": "there is one worker",
 }
 
@@ -143,6 +142,18 @@ class Settings(BaseModel):
         "origin of a real ComfyUI to put into the demo", None, shown="a stand-in"
     )
     warnings: tuple[str, ...] = Field(default=(), exclude=True)
+
+    @property
+    def comfyui_address(self) -> str:
+        """ComfyUI's origin, or nothing while it follows from the machine's IP."""
+        return self.comfyui_url or (f"https://{self.comfyui_domain}" if self.comfyui_domain else "")
+
+    @property
+    def same_site(self) -> bool:
+        """Whether browsers count the page and ComfyUI as one site: the same scheme, and names of one domain."""
+        page, comfyui = self.public_url, self.comfyui_address
+        schemes = page.partition(":")[0], comfyui.partition(":")[0]
+        return schemes[0] == schemes[1] and check.site(check.host_of(page)) == check.site(check.host_of(comfyui))
 
     def origins(self, request_host: str = "") -> frozenset[str]:
         """Return the origins that are the app's own, for a request with this Host header.
@@ -257,8 +268,13 @@ def _read_secret(name: str, path: Path, problems: dict[str, str]) -> str:
 
 
 def _old_credentials(values: Mapping[str, str]) -> str | None:
-    """Return the key file that the old system's settings lead to."""
-    for path in (values.get("GCP_CREDENTIALS_PATH"), values.get("SERVICE_ACCOUNT_KEY"), str(OLD_CREDENTIALS_MOUNT)):
+    """Return the key file that the old system's settings lead to.
+
+    One that merely lies at the old place is for Google: an emulator on this computer gets only what is named for it.
+    """
+    emulated = values.get("COMPUTE_ENDPOINT", "").strip().lower().startswith("http://")
+    mount = None if emulated else str(OLD_CREDENTIALS_MOUNT)
+    for path in (values.get("GCP_CREDENTIALS_PATH"), values.get("SERVICE_ACCOUNT_KEY"), mount):
         try:
             if path and Path(path).is_file():
                 return path
@@ -282,24 +298,21 @@ def _doubts(settings: Settings, values: Mapping[str, str]) -> Iterable[str]:
         yield f"Only the first of GCE_ZONES, {zone}, is used yet."
     if values.get("GCE_ZONE", zone).strip() not in settings.gce_zones:
         yield "GCE_ZONE is not among GCE_ZONES and is ignored."
-    domain = settings.comfyui_domain
-    if domain is None:
-        return
-    if not settings.ssl_email and not settings.cf_cert_path:
+    if settings.comfyui_domain and not settings.ssl_email and not settings.cf_cert_path:
         yield "COMFYUI_DOMAIN has no certificate: set SSL_EMAIL (Let's Encrypt), or CF_CERT_PATH and CF_KEY_PATH."
-    if not settings.public_url.startswith("https://") or _site(check.host_of(settings.public_url)) != _site(domain):
+    if not settings.comfyui_address.startswith("https://"):
+        return
+    if not settings.public_url.startswith("https://"):
         yield (
-            f"{settings.public_url} and https://{domain} don't look like one site, so some browsers won't run ComfyUI "
-            "inside the page. Names such as https://app.example.com and comfy.example.com would do. (A guess from the "
-            "last parts of the names: the public suffix list isn't consulted.)"
+            "PUBLIC_URL is not https, so ComfyUI opens in a tab of its own: its login can't be kept inside the page. "
+            "An https proxy in front of the app changes that."
         )
-
-
-def _site(host: str) -> str:
-    """Guess the part of a host name that its owner registered."""
-    labels = host.split(".")
-    suffix = 2 if re.search(r"\.(ac|co|com|edu|gov|net|org)\.[a-z]{2}$", host) else 1
-    return ".".join(labels[-suffix - 1 :])
+    elif not settings.same_site:
+        yield (
+            f"{settings.public_url} and {settings.comfyui_address} are not one site, so browsers that block the "
+            "storage of other sites don't run ComfyUI inside the page; there it opens in a tab of its own. Two names "
+            "of one domain, such as https://app.example.com and comfy.example.com, work everywhere."
+        )
 
 
 def reference() -> str:

@@ -6,6 +6,7 @@ that were declared above the one being checked, and lacks those that were wrong 
 """
 
 import base64
+import functools
 import ipaddress
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from argon2.exceptions import InvalidHashError
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from publicsuffixlist import PublicSuffixList
 from pydantic import AfterValidator, SecretStr, ValidationInfo
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -144,6 +146,21 @@ def write_origin(scheme: str, host: str, port: int) -> str:
 def host_of(origin: str) -> str:
     """Return an origin's host without the port; IPv6 addresses keep their brackets."""
     return re.sub(r":\d+$", "", origin.partition("://")[2])
+
+
+def site(host: str) -> str:
+    """Return what browsers count as the site of a host: the name that somebody registered, or the host itself.
+
+    By the public suffix list (publicsuffix.org), private suffixes included, as browsers do; it comes with the library.
+    """
+    if host in LOOPBACK or host.startswith("[") or host.rpartition(".")[2].isdigit():
+        return host
+    return _suffixes().privatesuffix(host) or host
+
+
+@functools.cache
+def _suffixes() -> PublicSuffixList:
+    return PublicSuffixList()
 
 
 def public_url(text: str, info: ValidationInfo) -> str:

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 
 from comfyweb.demo.launch import LAST_PORT, app_environment
 from comfyweb.settings import load
-from tests.launching import REQUIRED, ROOT, Program, children, free_ports, zombies
+from tests.launching import PATIENCE, REQUIRED, ROOT, Program, children, free_ports, zombies
 
 pytestmark = pytest.mark.slow
 built = pytest.mark.skipif(not (ROOT / ".web/build/client/index.html").exists(), reason="the page is not built")
@@ -58,6 +59,29 @@ def test_sigterm_ends_it_although_somebody_is_connected(tmp_path: Path) -> None:
             program.signal(signal.SIGTERM)
             assert program.ended() == 0
     assert not [line for line in program.lines if "Traceback" in line]
+
+
+@built
+@linux
+def test_a_worker_whose_supervisor_was_killed_ends_before_the_next_one_serves(tmp_path: Path) -> None:
+    port = free_ports(1)
+    environ = REQUIRED | {
+        "PORT": str(port),
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'c.db'}",
+        "COMPUTE_ENDPOINT": "http://127.0.0.1:1",
+    }
+    with Program("-m", "comfyweb", environ=environ) as program:
+        program.answers(f"http://localhost:{port}/login")
+        [worker] = children(program.pid, "-m comfyweb")
+        program.signal(signal.SIGKILL)
+        assert program.ended() == -signal.SIGKILL
+        # It lets go of its output a moment before it is dead, and somebody else has to reap it then.
+        until = time.monotonic() + PATIENCE
+        while Path(f"/proc/{worker}").exists() and not zombies([worker]):
+            assert time.monotonic() < until, "the worker outlives its supervisor"
+            time.sleep(0.01)
+    with Program("-m", "comfyweb", environ=environ) as again:
+        again.answers(f"http://localhost:{port}/login")
 
 
 @built

@@ -1,6 +1,7 @@
 """Who may import whom, by reading every module. See docs/architecture.md, "The house"."""
 
 import ast
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("comfyweb", "vm_setup")
+EXTENSION = ROOT / "vm_setup/extension/__init__.py"  # is read by ComfyUI, which looks for its names there
 INNER = frozenset({"machine", "settings", "settings_checks"})
 MIDDLE = INNER | {"cloud", "access"}
 # A room, and the rooms it may look into besides itself.
@@ -26,8 +28,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 }
 # All that a judgement needs. No clock is among it, no file and no socket: a judgement is told what it judges.
 PURE = frozenset(
-    {"collections", "comfyweb", "dataclasses", "datetime", "decimal", "enum", "functools", "itertools", "math", "re"}
-    | {"types", "typing"}
+    {"collections", "comfyweb", "dataclasses", "datetime", "decimal", "enum", "functools", "ipaddress", "itertools"}
+    | {"math", "re", "types", "typing"}
 )
 
 
@@ -57,6 +59,8 @@ def strangers(room_: str, names: Iterable[str]) -> list[str]:
     allowed = {f"comfyweb.{name}" for name in MAY_IMPORT[room_] | {room_}}
     if room_ == "demo":
         allowed.add("vm_setup.host")
+    if room_ == "control":  # the app brings the machine its software, and reads as it does who may come
+        allowed |= {"vm_setup.bundle", "vm_setup.host.bundle", "vm_setup.host.allowed", "vm_setup.host.cloudflare"}
     ours = [name for name in names if name.split(".")[0] in PACKAGES]
     return [name for name in ours if not any(f"{name}.".startswith(f"{prefix}.") for prefix in allowed)]
 
@@ -86,6 +90,8 @@ def test_a_room_looks_only_where_it_may(path: Path) -> None:
         ("control", "def later():\n    from comfyweb.ui import live"),
         ("demo", "from comfyweb.machine.model import Phase"),
         ("demo", "import vm_setup.startup"),
+        ("control", "from vm_setup.setup import reconcile"),
+        ("cloud", "from vm_setup import bundle"),
         ("ui", "import comfyweb.demography"),
     ],
 )
@@ -96,6 +102,14 @@ def test_a_wrong_import_is_found(room_: str, source: str) -> None:
 @pytest.mark.parametrize("path", modules("vm_setup"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_host_knows_nothing_of_the_app(path: Path) -> None:
     assert [name for name in imported(path.read_text()) if name.split(".")[0] == "comfyweb"] == []
+
+
+@pytest.mark.parametrize("path", modules("vm_setup"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_host_needs_nothing_that_would_have_to_be_installed(path: Path) -> None:
+    found = {name.split(".")[0] for name in imported(path.read_text())} - sys.stdlib_module_names
+    asked_for_first = {"cryptography"} if path.name == "signatures.py" else set[str]()
+    comes_with_comfyui = {"aiohttp", "comfy_execution", "server"} if path == EXTENSION else set[str]()
+    assert found <= {"vm_setup"} | asked_for_first | comes_with_comfyui
 
 
 @pytest.mark.parametrize("path", modules("comfyweb/machine"), ids=lambda path: str(path.relative_to(ROOT)))
@@ -112,5 +126,5 @@ def test_a_module_says_in_its_first_line_why_it_exists(path: Path) -> None:
     tree = ast.parse(path.read_text())
     first = (ast.get_docstring(tree) or "").partition("\n")[0]
     assert first.endswith((".", "?", ":")), f"{path.name} begins with {first!r}"
-    if path.name == "__init__.py":
+    if path.name == "__init__.py" and path != EXTENSION:
         assert len(tree.body) == 1, "a package holds its line and nothing else"

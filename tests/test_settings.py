@@ -109,7 +109,6 @@ def test_the_examples_in_the_example_are_values_that_would_be_accepted(tmp_path:
     ("name", "value"),
     [
         ("BUDGET_MONTHLY", "40"),
-        ("COMFYUI_GIT", "https://git.example.com/comfyui"),
         ("GCE_ZONES", "us-central1-a,us-central1-b"),
     ],
 )
@@ -495,6 +494,16 @@ def test_the_old_mount_is_used_when_nothing_else_is_named(tmp_path: Path) -> Non
     assert settings(SERVICE_ACCOUNT_KEY=str(other)).google_application_credentials == other
 
 
+def test_a_key_that_lies_at_the_old_place_is_not_sent_to_an_emulator(tmp_path: Path) -> None:
+    (tmp_path / "sa-key.json").write_text("{}")
+    endpoint = "http://localhost:3001"
+    assert settings(COMPUTE_ENDPOINT=endpoint).google_application_credentials is None
+    named = str(tmp_path / "sa-key.json")
+    assert settings(
+        COMPUTE_ENDPOINT=endpoint, GOOGLE_APPLICATION_CREDENTIALS=named
+    ).google_application_credentials == Path(named)
+
+
 @pytest.mark.parametrize("value", ["nowhere.json", '{"private_key": "' + "x" * 5000, "nul\0"])
 def test_an_old_credentials_path_that_leads_nowhere_only_warns(value: str) -> None:
     found = settings(SERVICE_ACCOUNT_KEY=value)
@@ -514,18 +523,42 @@ def test_a_variable_of_the_old_system_is_one_warning_that_hides_its_value(name: 
     [
         ("https://app.example.com", "comfy.example.com", True),
         ("https://example.com", "comfy.example.com", True),
+        ("https://app.example.com:8443", "comfy.gpu.example.com", True),
         ("https://app.example.co.uk", "comfy.example.co.uk", True),
         ("https://app.example.co.uk", "comfy.other.co.uk", False),
         ("https://app.example.com", "comfy.example.net", False),
-        ("http://app.example.com", "comfy.example.com", False),
-        ("http://localhost:3000", "comfy.example.com", False),
+        ("https://notexample.com", "comfy.example.com", False),
+        ("https://app-x7k2-uc.a.run.app", "comfy-x7k2-uc.a.run.app", False),  # each its own site: a private suffix
+        ("https://app.me.duckdns.org", "comfy.me.duckdns.org", True),
+        ("https://app.duckdns.org", "comfy.duckdns.org", False),
+        ("https://xn--bcher-kva.example", "comfy.xn--bcher-kva.example", True),
+        ("https://203.0.113.7", "comfy.example.com", False),
+        ("https://[2001:db8::7]", "comfy.example.com", False),
     ],
 )
 def test_names_that_are_not_one_site_are_warned_of(app: str, comfyui: str, one_site: bool) -> None:  # noqa: FBT001 - a table's column
-    warnings = settings(
-        PUBLIC_URL=app, TRUSTED_PROXY_HOPS="1", COMFYUI_DOMAIN=comfyui, SSL_EMAIL="me@example.com"
-    ).warnings
-    assert warnings == () if one_site else ["guess" in warning for warning in warnings] == [True]
+    found = settings(PUBLIC_URL=app, TRUSTED_PROXY_HOPS="1", COMFYUI_DOMAIN=comfyui, SSL_EMAIL="me@example.com")
+    assert found.same_site is one_site
+    assert found.warnings == () if one_site else ["are not one site" in said for said in found.warnings] == [True]
+
+
+@pytest.mark.parametrize("app", ["http://app.example.com", "http://localhost:3000"])
+def test_a_page_without_https_is_told_what_becomes_of_comfyui(app: str) -> None:
+    found = settings(PUBLIC_URL=app, COMFYUI_DOMAIN="comfy.example.com", SSL_EMAIL="me@example.com")
+    assert not found.same_site, "a site is of one scheme"
+    [warning] = found.warnings
+    assert "in a tab of its own" in warning
+
+
+def test_an_address_of_comfyuis_own_is_held_against_the_page_too() -> None:
+    found = settings(PUBLIC_URL="https://app.example.com", TRUSTED_PROXY_HOPS="1", COMFYUI_URL="https://tunnel.test")
+    assert "https://tunnel.test are not one site" in found.warnings[0]
+
+
+def test_the_demo_is_one_site() -> None:
+    found = settings(COMFYUI_URL="http://localhost:3002")
+    assert found.same_site
+    assert found.warnings == ()
 
 
 def test_comfyui_may_not_share_the_apps_name() -> None:

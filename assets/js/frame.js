@@ -1,4 +1,4 @@
-// <comfy-frame run origin embed why phase>: ComfyUI inside the page. It is opened with a one-use ticket and, for one run at
+// <comfy-frame run origin embed site why phase>: ComfyUI inside the page. It is opened with a one-use ticket and, for one run at
 // one address, never again: a status change must not cost anybody an unsaved workflow. While nobody knows how the machine
 // is (comfyweb has just been restarted, say) the frame is kept, hidden.
 
@@ -11,6 +11,8 @@ const KEEP_ALIVE_MS = 30e3;
 const SHORTEST_WAIT_MS = 1e3;
 const LONGEST_WAIT_MS = 30e3;
 const LONGEST_LOAD_MS = 20e3;
+// ComfyUI's page is large, and on a slow line takes its time. To begin again would only make it longer.
+const LONGEST_SLOW_LOAD_MS = 180e3;
 const USABLE = ["ready", "draining"];
 const UNKNOWN = ["fault"];
 // All that ComfyUI needs, but not the page around it: a node's script could put a false login in its place.
@@ -139,10 +141,10 @@ class ComfyFrame extends Base {
     const line = document.createElement("p");
     line.textContent = text;
     cover.append(line);
-    for (const [label, run] of actions) {
+    for (const [index, [label, run]] of actions.entries()) {
       const button = document.createElement("button");
       button.type = "button";
-      button.className = "button accent";
+      button.className = index ? "button quiet" : "button accent";
       button.textContent = label;
       button.addEventListener("click", run);
       cover.append(button);
@@ -196,6 +198,13 @@ class ComfyFrame extends Base {
     const reached = loaded.then(() => reaches(this.getAttribute("origin")));
     this.append(iframe);
     let there = await Promise.race([greeted, reached, sleep(LONGEST_LOAD_MS).then(() => false)]);
+    if (!there && !signal.aborted && (await reaches(this.getAttribute("origin"))) && !signal.aborted) {
+      this.#words("ComfyUI is reached, and still loads. The first time takes longer.", [
+        "Open in a tab",
+        () => this.#openTab(),
+      ]);
+      there = await Promise.race([greeted, reached, sleep(LONGEST_SLOW_LOAD_MS).then(() => false)]);
+    }
     if (!there && !signal.aborted) {
       let again;
       const asked = new Promise((done) => (again = done));
@@ -216,9 +225,23 @@ class ComfyFrame extends Base {
     }
     if (there && !signal.aborted) {
       this.#uncover();
+      if (this.getAttribute("site") === "cross") this.#doubt(greeted, signal);
       if (document.activeElement === document.body) iframe.focus();
     }
     return there;
+  }
+
+  /** A browser that blocks other sites' storage loads ComfyUI, which then never comes up, and nobody is told. */
+  async #doubt(greeted, signal) {
+    const up = greeted.then(() => true);
+    if ((await Promise.race([up, sleep(LONGEST_LOAD_MS)])) || signal.aborted) return;
+    this.#words(
+      "ComfyUI has not come up inside this page. Its name belongs to another site than this page's, and this browser " +
+        "seems to block the storage of other sites. In a tab of its own it works.",
+      ["Open ComfyUI in its own tab", () => this.#openTab()],
+      ["Show it all the same", () => this.#uncover()],
+    );
+    if ((await up) && !signal.aborted) this.#uncover();
   }
 
   #iframe(url) {

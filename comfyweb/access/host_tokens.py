@@ -56,9 +56,10 @@ class HostTokens:
         claims = {"htm": method, "htu": url, "body_sha256": hashlib.sha256(body).hexdigest()}
         return self._sign("host", session, LIFETIME, claims)
 
-    def command(self, method: str, path: str, body: Mapping[str, object], *, session: Session | None = None) -> str:
-        """Say by metadata what the HTTP call of that path and JSON body would."""
-        return self._sign("command", session, COMMAND_LIFETIME, {"htm": method, "htu": path, "body": dict(body)})
+    def command(self, method: str, path: str, body: Mapping[str, object], jti: str = "") -> str:
+        """Say by metadata what the HTTP call of that path and JSON body would. The host acknowledges the `jti`."""
+        claims = {"htm": method, "htu": path, "body": dict(body)}
+        return self._sign("command", None, COMMAND_LIFETIME, claims | ({"jti": jti} if jti else {}))
 
     def _sign(self, purpose: str, session: Session | None, lifetime: timedelta, more: Mapping[str, object]) -> str:
         now = self._now()

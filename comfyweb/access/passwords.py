@@ -5,6 +5,8 @@ few may wait for them: a flood of guesses costs neither the loop's time nor the 
 """
 
 import asyncio
+import bisect
+import itertools
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,26 +33,49 @@ class Passwords:
         text = password.get_secret_value()
         self._hash = text if text.startswith("$argon2") else self._hasher.hash(text)
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="argon2")
-        self._inside = 0
+        self._free = AT_ONCE
+        self._line: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._numbers = itertools.count()
 
-    async def matches(self, candidate: object) -> bool:
+    async def matches(self, candidate: object, rank: int = 0) -> bool:
         """Whether `candidate` is the password. What can't be one (no text, over 1024 characters) costs as much.
 
-        Raises Busy when too many wait already.
+        Those who wait are looked at by rank, lowest first, then as they came. Raises Busy when the line is full of
+        others that go before.
         """
-        if self._inside >= AT_ONCE + IN_LINE:
-            raise Busy
-        self._inside += 1
+        if self._free:
+            self._free -= 1
+        else:
+            await self._stand_in_line(rank)
         checking = asyncio.get_running_loop().run_in_executor(self._threads, self._check, candidate)
-        checking.add_done_callback(self._leave)
-        return await asyncio.shield(checking)  # a client that goes away doesn't free its place before its work is done
+        checking.add_done_callback(self._call_next)
+        return await asyncio.shield(checking)  # a client that goes away doesn't free its thread before its work is done
 
     def close(self) -> None:
         """Let the threads end; nothing can be asked afterwards."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _leave(self, _: object) -> None:
-        self._inside -= 1
+    async def _stand_in_line(self, rank: int) -> None:
+        place = (rank, next(self._numbers), asyncio.get_running_loop().create_future())
+        bisect.insort(self._line, place)
+        if len(self._line) > IN_LINE:
+            self._line.pop()[2].set_exception(Busy())
+        try:
+            await place[2]
+        except asyncio.CancelledError:
+            if place in self._line:
+                self._line.remove(place)
+            elif not place[2].cancelled() and place[2].exception() is None:
+                self._call_next()  # it was called, and leaves
+            raise
+
+    def _call_next(self, _: object = None) -> None:
+        while self._line:
+            called = self._line.pop(0)[2]
+            if not called.done():
+                called.set_result(None)
+                return
+        self._free += 1
 
     def _check(self, candidate: object) -> bool:
         possible, text = _encoded(candidate)

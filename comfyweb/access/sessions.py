@@ -109,9 +109,10 @@ class Sessions:
 
         Raises WrongPassword, TooManyAttempts, or SessionsUnavailable.
         """
-        await self._sleep(self._throttle.begin(address))
+        turn = self._throttle.begin(address)
+        await self._sleep(turn.delay)
         try:
-            right = await self._passwords.matches(password)
+            right = await self._passwords.matches(password, turn.rank)
         except Busy:
             raise TooManyAttempts(BUSY_SECONDS) from None
         if not right:

@@ -7,10 +7,11 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, StrictStr
 from starlette.responses import Response
 
+from comfyweb.access.addresses import address_of
 from comfyweb.access.sessions import SessionsUnavailable, WrongPassword
 from comfyweb.access.throttle import TooManyAttempts
 from comfyweb.api.answers import Authenticated, LoggedIn, LoggedOut, moment
-from comfyweb.api.caller import Caller, address_of
+from comfyweb.api.caller import Caller
 from comfyweb.api.problems import problem, unavailable
 from comfyweb.control.services import services
 

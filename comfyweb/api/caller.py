@@ -1,8 +1,7 @@
-"""Who calls: their token, whether their browser sent it on our own page's behalf, and from which address."""
+"""Who calls: their token, and whether their browser sent it on our own page's behalf."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -63,25 +62,6 @@ def from_own_page(scope: Scope, settings: Settings) -> bool:
     if (site := headers.get("sec-fetch-site")) is not None:
         return site == "same-origin"
     return headers.get("origin", "") in settings.origins(headers.get("host", ""))
-
-
-def address_of(scope: Scope, trusted_hops: int) -> str:
-    """Return the client's address, for throttling; empty when the server knows none.
-
-    With N trusted proxies it is the Nth entry of X-Forwarded-For from the right, as Reflex reads it: whatever stands
-    further left was written by the client. Fewer entries than proxies, or one that is no address, count as none.
-    """
-    peer = scope.get("client")
-    here = str(peer[0]) if peer else ""
-    if not trusted_hops:
-        return here
-    forwarded = ",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",")
-    if len(forwarded) < trusted_hops:
-        return here
-    try:
-        return str(ip_address(forwarded[-trusted_hops].strip()))
-    except ValueError:
-        return here
 
 
 def _session(request: Request) -> Session:

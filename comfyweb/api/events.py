@@ -1,22 +1,33 @@
 """The machine's snapshots as server-sent events: for programs, and for `fetch` streams, which can send a header."""
 
 import asyncio
+import logging
 import signal
 import threading
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from http import HTTPStatus
 from types import FrameType
+from typing import ClassVar
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from comfyweb.api.caller import Token, session_of
+from comfyweb.api.problems import problem
 from comfyweb.api.status import etag
 from comfyweb.control.services import services
 from comfyweb.machine.snapshot import Snapshot
 
+log = logging.getLogger(__name__)
+
 PULSE_SECONDS = 2.0
 HEARTBEAT_SECONDS = 15.0
+READ_WITHIN_SECONDS = 60.0
+STREAMS_OF_ONE_LOGIN = 50
+TOO_MANY = f"This login has {STREAMS_OF_ONE_LOGIN} event streams already. Close one first."
 
 HEARTBEAT = b": still here\n\n"
 LOGGED_OUT = b"event: logged-out\ndata: {}\n\n"
@@ -51,18 +62,35 @@ ending = Ending()
 
 
 class EventStream(StreamingResponse):
-    """An answer that goes on until the session ends or the client leaves."""
+    """An answer that goes on until the session ends, the client leaves, or it has read nothing for a while."""
 
     media_type = "text/event-stream"
+    _of_one_login: ClassVar[Counter[str]] = Counter()
 
-    def __init__(self, events: AsyncGenerator[bytes]) -> None:
+    def __init__(self, events: AsyncGenerator[bytes], login: str) -> None:
         super().__init__(events, headers={"X-Accel-Buffering": "no"})
-        self._events = events
+        self._events, self._login = events, login
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events, and in any case close their source: a client that vanished must be forgotten."""
-        async with aclosing(self._events):
-            await super().__call__(scope, receive, send)
+        if self._of_one_login[self._login] >= STREAMS_OF_ONE_LOGIN:
+            await problem(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY, headers={"Retry-After": "15"})(scope, receive, send)
+            return
+
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(READ_WITHIN_SECONDS):
+                await send(message)
+
+        self._of_one_login[self._login] += 1
+        try:
+            async with aclosing(self._events):
+                await super().__call__(scope, receive, send_in_time)
+        except (TimeoutError, ClientDisconnect):
+            log.info("an event stream was ended: its client reads nothing")
+        finally:
+            self._of_one_login[self._login] -= 1
+            if not self._of_one_login[self._login]:
+                del self._of_one_login[self._login]
 
 
 async def events(

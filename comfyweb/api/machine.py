@@ -63,12 +63,13 @@ async def ticket(session: Caller) -> Ticket:
 
 
 @router.get("/instance/events", status_code=200, response_class=EventStream)
-async def instance_events(request: Request) -> EventStream:
+async def instance_events(request: Request, session: Caller) -> EventStream:
     """Follow the machine: `data` is the status now and at each change, `id` its entity tag.
 
-    A comment comes every 15 seconds of silence. The event `logged-out` ends the stream when the session ends.
+    A comment comes every 15 seconds of silence. The event `logged-out` ends the stream when the session ends; one that
+    is not read for a minute is ended too. A login may have 50 at once.
     """
-    return EventStream(events(token_of(request.scope)))
+    return EventStream(events(token_of(request.scope)), session.jti)
 
 
 def _done(message: str) -> Done:

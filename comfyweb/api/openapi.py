@@ -20,6 +20,9 @@ SNAPSHOT_WORDS = {
     "comfyui_url": "ComfyUI's own address; empty while the machine is off",
     "embed": "whether a page of this app can frame ComfyUI",
     "embed_words": "why not",
+    "same_site": "whether browsers count this app and ComfyUI as one site; if not, some don't run it in a frame",
+    "certificate": "the machine's, where it told of one: mode, trusted, name, until, words",
+    "upload_limit_mb": "megabytes that one upload to ComfyUI may have (Cloudflare's small plans); null: no limit known",
     "last_activity": "when somebody last used it; empty while unknown",
     "machine": "project, zone, name, type, accelerators",
     "price_per_hour": "an estimate; empty when there is none",
@@ -27,26 +30,32 @@ SNAPSHOT_WORDS = {
     "currency": "of the estimate",
     "idle_minutes": "minutes without activity after which it stops itself",
     "drain_minutes": "minutes that a stop waits at most for running and queued prompts",
-    "longest_run_minutes": "minutes after which Compute Engine stops it in any case",
-    "run": "since when it is on, since when ready, whether comfyweb started it, when Compute Engine ends it",
+    "longest_run_minutes": "minutes that a run may last in any case",
+    "run": "since when it is on, since when ready, whether comfyweb started it, when its longest time ends",
     "boot": "the start that is going on: since when, percent, the usual seconds, its steps",
     "queue": "ComfyUI's prompts: running, pending, and how far the current one is",
     "stops_at": "when it stops itself unless somebody uses it; empty while unknown",
+    "ending": "a stop that comfyweb has announced: its reason (session-cap or silent-host), when, in words",
     "drain": "until when a stop waits, and for how many prompts",
     "wanted": "on or off, while somebody's wish for it is being carried out",
     "stop_mode": "drain or now, while it is being stopped on somebody's wish",
-    "fault": "what went wrong: code, title, what, todo, passes",
+    "fault": "what went wrong: code, title, what, todo, passes, retry (it keeps trying), retry_at (when, if settled)",
     "last_stop": "when and why it stopped last",
     "notices": "sentences that whoever uses it should know",
 }
 SNAPSHOT_TYPES: dict[str, Json] = {
     "embed": {"type": "boolean"},
+    "same_site": {"type": "boolean"},
     "machine": {"type": "object"},
     "idle_minutes": {"type": "number"},
     "drain_minutes": {"type": "number"},
     "longest_run_minutes": {"type": "number"},
+    "upload_limit_mb": {"type": ["integer", "null"]},
     "notices": {"type": "array", "items": {"type": "string"}},
-} | {name: {"type": ["object", "null"]} for name in ("run", "boot", "queue", "drain", "fault", "last_stop")}
+} | {
+    name: {"type": ["object", "null"]}
+    for name in ("certificate", "run", "boot", "queue", "ending", "drain", "fault", "last_stop")
+}
 
 SNAPSHOT: Json = {
     "type": "object",
@@ -103,7 +112,7 @@ REFUSALS = {
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not application/json",
     HTTPStatus.BAD_REQUEST: "The body is not JSON",
     HTTPStatus.UNPROCESSABLE_ENTITY: "The body has the wrong shape; `errors` names each place",
-    HTTPStatus.TOO_MANY_REQUESTS: "Too many attempts; Retry-After says for how long to wait",
+    HTTPStatus.TOO_MANY_REQUESTS: "Too many attempts, or event streams; Retry-After says for how long to wait",
     HTTPStatus.INTERNAL_SERVER_ERROR: "A mistake of comfyweb's; `request_id` finds it in the log",
     HTTPStatus.SERVICE_UNAVAILABLE: "Something that is needed does not answer; nothing was done",
 }
@@ -116,6 +125,7 @@ BODY_REFUSALS = (
 )
 NEEDS_PHASE = frozenset({"start", "stop", "keep-alive", "extend", "ticket"})
 LOGIN = "/api/auth/login"
+EVENTS = "/api/instance/events"
 
 
 def complete(document: Json) -> Json:
@@ -148,6 +158,8 @@ def _refusals(path: str, method: str) -> list[HTTPStatus]:
     if method == "post":
         found += BODY_REFUSALS
         found.append(HTTPStatus.TOO_MANY_REQUESTS if path == LOGIN else HTTPStatus.FORBIDDEN)
+    if path == EVENTS:
+        found.append(HTTPStatus.TOO_MANY_REQUESTS)
     if path.rpartition("/")[2] in NEEDS_PHASE:
         found.append(HTTPStatus.CONFLICT)
     return sorted(found)

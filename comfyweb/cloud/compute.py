@@ -37,6 +37,7 @@ PERMISSIONS = (
 _ON_THE_MACHINE = tuple(permission for permission in PERMISSIONS if permission.startswith("compute.instances."))
 
 _THREADS = 8
+TIMEOUT_SECONDS = 15.0
 # A call with all it may entail (importing the client, a new token, reading metadata anew) takes no longer than this.
 WITHIN_SECONDS = 60.0
 _CREDENTIALS = frozenset({"credentials-missing", "credentials-refused"})
@@ -45,8 +46,9 @@ _CREDENTIALS = frozenset({"credentials-missing", "credentials-refused"})
 class ComputeEngine:
     """One machine at Compute Engine. Every method raises `CloudError` and nothing else.
 
-    `endpoint` is another Compute Engine than Google's; on loopback by http (the demo) no credentials are sent.
-    `calls` counts the HTTP calls made since the beginning, by Compute Engine's name of the method.
+    `endpoint` is another Compute Engine than Google's; on loopback by http (the demo) no credentials are sent unless
+    `credentials_file` is given. One HTTP call may take `timeout_seconds`. `calls` counts those made since the
+    beginning, by Compute Engine's name of the method.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ComputeEngine:
         endpoint: str | None,
         credentials_file: Path | None,
         now: Callable[[], datetime],
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self.calls: Counter[str] = Counter()
         self._project = project
@@ -64,6 +67,7 @@ class ComputeEngine:
         self._endpoint = endpoint
         self._credentials_file = credentials_file
         self._now = now
+        self._timeout_seconds = timeout_seconds
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="compute-engine")
         self._lock = threading.Lock()
         self._counting = threading.Lock()
@@ -77,9 +81,12 @@ class ComputeEngine:
         """Start the machine and return the operation's name. The same `request_id` starts it once."""
         return await self._run(lambda google: google.start(zone, request_id))
 
-    async def stop(self, zone: str, request_id: str) -> str:
-        """Stop the machine and return the operation's name. The same `request_id` stops it once."""
-        return await self._run(lambda google: google.stop(zone, request_id))
+    async def stop(self, zone: str, request_id: str, *, force: bool = False) -> str:
+        """Stop the machine and return the operation's name. The same `request_id` stops it once.
+
+        `force` cuts short a graceful shutdown that Compute Engine grants its guest (`noGracefulShutdown`).
+        """
+        return await self._run(lambda google: google.stop(zone, request_id, force=force))
 
     async def set_metadata(self, zone: str, request_id: str, changes: Mapping[str, str]) -> str | None:
         """Merge `changes` into the machine's metadata; an empty value deletes the key, all other keys stay.
@@ -154,6 +161,7 @@ class ComputeEngine:
                     endpoint=self._endpoint,
                     credentials_file=self._credentials_file,
                     count=self._count,
+                    timeout_seconds=self._timeout_seconds,
                 )
             return self._google
 

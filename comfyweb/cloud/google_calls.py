@@ -6,6 +6,7 @@ be repeated.
 """
 
 import hashlib
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from typing import Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 import google.auth
+import requests
 from google.api_core.client_options import ClientOptions
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.credentials import AnonymousCredentials, Credentials
@@ -37,7 +39,6 @@ from comfyweb.machine.model import MachineMissing, MachineSeen
 from comfyweb.machine.preparation import metadata_changes, needs_scheduling, run_seconds
 
 NAMESPACE = "comfyweb"
-TIMEOUT_SECONDS = 15.0
 
 _SCOPES = ("https://www.googleapis.com/auth/compute",)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -66,6 +67,19 @@ class _MessageType(Protocol):
     def to_json(self, instance: object) -> str: ...
 
 
+class _Transport(Protocol):
+    _session: requests.Session
+
+
+class _Answer(threading.local):
+    """The `Date` of the last answer in this thread; empty when there was none."""
+
+    date = ""
+
+    def read(self, response: requests.Response, **_how: object) -> None:
+        self.date = response.headers.get("Date", "")
+
+
 class GoogleCalls:
     """Everything comfyweb asks of Compute Engine, one machine, blocking. Raises what the client raises."""
 
@@ -77,12 +91,17 @@ class GoogleCalls:
         endpoint: str | None,
         credentials_file: Path | None,
         count: Callable[[str], None],
+        timeout_seconds: float,
     ) -> None:
         credentials = _credentials(endpoint, credentials_file)
         options = ClientOptions(api_endpoint=endpoint) if endpoint else None
         instances = compute_v1.InstancesClient(credentials=credentials, client_options=options)
         operations = compute_v1.ZoneOperationsClient(credentials=credentials, client_options=options)
         self._close = (instances.transport.close, operations.transport.close)
+        self._answer = _Answer()
+        # The client hands out messages alone; the time at Google is in the answer's headers.
+        session = cast("_Transport", instances.transport)._session  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        session.hooks["response"].append(self._answer.read)
         # The client's types are partly unknown: here they become ours, and nowhere else.
         self._get_instance = cast("_Call[Instance]", instances.get)
         self._get_operation = cast("_Call[Operation]", operations.get)
@@ -97,6 +116,7 @@ class GoogleCalls:
         self._project = project
         self._instance = instance
         self._count = count
+        self._timeout = timeout_seconds
 
     def close(self) -> None:
         """Close the connections."""
@@ -106,7 +126,7 @@ class GoogleCalls:
     def look(self, zone: str, at: datetime) -> MachineSeen | MachineMissing:
         """Read the machine. Only a 404 about the machine itself says that it is missing."""
         try:
-            return machine_seen(self._get(zone), zone, at)
+            return machine_seen(self._get(zone), zone, at, self._answer.date)
         except GoogleAPICallError as error:
             if status(error) == _NOT_FOUND and f"/instances/{self._instance}'" in said(error)[1]:
                 return MachineMissing(at=at)
@@ -116,9 +136,9 @@ class GoogleCalls:
         """Start the machine; return the operation's name."""
         return self._call("start", zone, request_id)
 
-    def stop(self, zone: str, request_id: str) -> str:
+    def stop(self, zone: str, request_id: str, *, force: bool = False) -> str:
         """Stop the machine; return the operation's name."""
-        return self._call("stop", zone, request_id)
+        return self._call("stop", zone, request_id, **({"no_graceful_shutdown": True} if force else {}))
 
     def set_metadata(self, zone: str, request_id: str, wanted: Mapping[str, str]) -> str | None:
         """Merge `wanted` into the metadata as it is now; return None when it is there already.
@@ -167,7 +187,7 @@ class GoogleCalls:
         self._count("operation")
         request = {"project": self._project, "zone": zone, "operation": name}
         try:
-            seen = self._get_operation(request, retry=None, timeout=TIMEOUT_SECONDS)
+            seen = self._get_operation(request, retry=None, timeout=self._timeout)
         except GoogleAPICallError as error:
             if status(error) == _NOT_FOUND and f"/operations/{name}'" in said(error)[1]:
                 return OperationSeen(done=True, fault=named("operation-forgotten"))
@@ -180,7 +200,7 @@ class GoogleCalls:
         self._count("getGuestAttributes")
         request = {**self._machine(zone), "query_path": f"{NAMESPACE}/"}
         try:
-            answer = self._get_guest_attributes(request, retry=None, timeout=TIMEOUT_SECONDS)
+            answer = self._get_guest_attributes(request, retry=None, timeout=self._timeout)
         except GoogleAPICallError as error:
             words = said(error)[1].lower()
             if "guest attribute" in words and (
@@ -199,12 +219,12 @@ class GoogleCalls:
             "resource": self._instance,
             "test_permissions_request_resource": compute_v1.TestPermissionsRequest(permissions=permissions),
         }
-        answer = self._test_permissions(request, retry=None, timeout=TIMEOUT_SECONDS)
+        answer = self._test_permissions(request, retry=None, timeout=self._timeout)
         return frozenset(answer.permissions)
 
     def _get(self, zone: str) -> Instance:
         self._count("get")
-        instance = self._get_instance(self._machine(zone), retry=None, timeout=TIMEOUT_SECONDS)
+        instance = self._get_instance(self._machine(zone), retry=None, timeout=self._timeout)
         if instance.name != self._instance or not instance.status:
             raise CloudError(named("bad-answer"), "an answer to instances.get that holds no such machine")
         return instance
@@ -212,7 +232,7 @@ class GoogleCalls:
     def _call(self, verb: str, zone: str, request_id: str, **body: object) -> str:
         self._count(verb)
         request = {**self._machine(zone), "request_id": request_id, **body}
-        operation = self._verbs[verb](request, retry=None, timeout=TIMEOUT_SECONDS)
+        operation = self._verbs[verb](request, retry=None, timeout=self._timeout)
         if not operation.name:
             raise CloudError(named("bad-answer"), f"an answer to {verb} that names no operation")
         return operation.name
@@ -234,9 +254,9 @@ def _id_for(request_id: str, body: compute_v1.Metadata | compute_v1.Scheduling) 
 
 
 def _credentials(endpoint: str | None, key: Path | None) -> Credentials:
-    """Return what to sign calls with: nothing on loopback (the demo), else the key file, else what the place gives."""
+    """Return what to sign calls with: the key file, else nothing on loopback (the demo), else what the place gives."""
     parts = urlsplit(endpoint or "")
-    if parts.scheme == "http" and parts.hostname in _LOOPBACK:
+    if key is None and parts.scheme == "http" and parts.hostname in _LOOPBACK:
         return AnonymousCredentials()
     try:
         if key:  # Deprecated for files of strangers; this one is the operator's own, and may be of any type.

@@ -4,8 +4,9 @@ The client's own messages are typed only in part. The protocols here name what i
 them once, and everything after that is checked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 from comfyweb.machine.faults import classify
@@ -109,11 +110,24 @@ class Instance(Protocol):
     resource_status: ResourceStatus
 
 
+class ErrorInfo(Protocol):
+    """What a program may read of a reason."""
+
+    metadatas: Mapping[str, str]
+
+
+class ErrorDetail(Protocol):
+    """One of several things said of a reason."""
+
+    error_info: ErrorInfo
+
+
 class OperationError(Protocol):
     """One reason why an operation failed."""
 
     code: str
     message: str
+    error_details: Sequence[ErrorDetail]
 
 
 class OperationErrors(Protocol):
@@ -138,8 +152,8 @@ class Permissions(Protocol):
     permissions: Sequence[str]
 
 
-def machine_seen(instance: Instance, zone: str, at: datetime) -> MachineSeen:
-    """Return what an answer to instances.get says of the machine."""
+def machine_seen(instance: Instance, zone: str, at: datetime, date: str) -> MachineSeen:
+    """Return what an answer to instances.get says of the machine; `date` is its Date header."""
     configs = [config for card in instance.network_interfaces for config in card.access_configs]
     return MachineSeen(
         at=at,
@@ -154,6 +168,7 @@ def machine_seen(instance: Instance, zone: str, at: datetime) -> MachineSeen:
         scheduling=scheduling_seen(instance.scheduling),
         terminates_at=_time(instance.resource_status.scheduling.termination_timestamp),
         preemptible=instance.scheduling.preemptible or instance.scheduling.provisioning_model == "SPOT",
+        told_at=_date(date),
     )
 
 
@@ -177,11 +192,17 @@ def operation_fault(operation: Operation) -> Fault | None:
     `error.errors` is read first: one without an HTTP status is a failure too, though the client's own polling takes it
     for success.
     """
-    faults = [classify(entry.code, entry.message) for entry in operation.error.errors]
+    faults = [classify(entry.code, entry.message, elsewhere=_elsewhere(entry)) for entry in operation.error.errors]
     if faults:
         return next((fault for fault in faults if fault.code != "unknown"), faults[0])
     code = operation.http_error_status_code
     return classify("", operation.http_error_message, http_status=code) if code >= _BAD_REQUEST else None
+
+
+def _elsewhere(error: OperationError) -> list[str]:
+    """Return the zones that have what this one lacks, where Google says so."""
+    said = (detail.error_info.metadatas.get("zonesAvailable", "") for detail in error.error_details)
+    return [name.strip() for zones in said for name in zones.split(",")]
 
 
 def _last(address: str) -> str:
@@ -194,4 +215,12 @@ def _time(text: str) -> datetime | None:
         moment = datetime.fromisoformat(text)
         return moment.astimezone(UTC) if moment.tzinfo else None
     except (ValueError, OverflowError):
+        return None
+
+
+def _date(header: str) -> datetime | None:
+    """Read an HTTP date (RFC 9110, 5.6.7), which is in UTC."""
+    try:
+        return parsedate_to_datetime(header).replace(tzinfo=UTC)
+    except ValueError:
         return None

@@ -13,7 +13,7 @@ from http.cookiejar import DefaultCookiePolicy
 
 import httpx
 
-from comfyweb.cloud.host_answer import LARGEST_BYTES, Message, count, host_seen, message, moment, part, word
+from comfyweb.cloud.host_answer import LARGEST_BYTES, Message, acks, count, host_seen, message, moment, part, word
 from comfyweb.machine.model import HostSeen
 
 TIMEOUT_SECONDS = 2.0
@@ -73,9 +73,13 @@ class HostClient:
         """Ask for that many minutes more than now foreseen."""
         await self._call("POST", url, "extend", {"minutes": minutes})
 
-    async def drain(self, url: str, deadline: timedelta) -> None:
-        """Let no new prompt in, and power off when the others are done, at the latest after `deadline`."""
-        await self._call("POST", url, "drain", {"deadline_seconds": max(0, round(deadline.total_seconds()))})
+    async def drain(self, url: str, deadline: timedelta, *, stay: bool = False) -> None:
+        """Let no new prompt in, and power off when the others are done, at the latest after `deadline`.
+
+        With `stay` only then: somebody may still be saving what he has.
+        """
+        seconds = max(0, round(deadline.total_seconds()))
+        await self._call("POST", url, "drain", {"deadline_seconds": seconds, "stay": stay})
 
     async def cancel_drain(self, url: str) -> None:
         """Go on working after all."""
@@ -139,10 +143,10 @@ def from_guest_attributes(values: Mapping[str, str], at: datetime) -> HostSeen |
     beat = _not_ahead(_heartbeat(message(values.get("heartbeat", "")) or {}), at)
     if phase is None or beat is None:
         seen = phase or beat
-    elif beat.at <= phase.at:
-        seen = phase
     elif beat.boot_id != phase.boot_id:
-        seen = beat
+        seen = max(phase, beat, key=lambda one: one.at)
+    elif beat.at <= phase.at:
+        seen = replace(phase, acks=beat.acks)
     else:
         seen = replace(
             phase,
@@ -150,6 +154,7 @@ def from_guest_attributes(values: Mapping[str, str], at: datetime) -> HostSeen |
             queue_running=beat.queue_running,
             queue_pending=beat.queue_pending,
             stops_at=beat.stops_at,
+            acks=beat.acks,
         )
     if seen is None or seen.stops_at is None or abs(seen.stops_at - at) <= _FURTHEST_STOP:
         return seen
@@ -169,6 +174,7 @@ def _heartbeat(said: Message) -> HostSeen | None:
         queue_running=count(queue.get("running")),
         queue_pending=count(queue.get("pending")),
         stops_at=moment(said.get("stops_at")),
+        acks=acks(said),
     )
 
 

@@ -10,16 +10,19 @@ from datetime import UTC, datetime
 from typing import cast
 
 from comfyweb.machine.faults import plain
-from comfyweb.machine.model import HostSeen, Step
+from comfyweb.machine.model import Certificate, HostSeen, Step
 
 LARGEST_BYTES = 64 * 1024
 
 _NAME = 64
 _SENTENCE = 200
+_HOST_NAME = 253
 _MOST_STEPS = 64
+_MOST_ACKS = 64
 _MOST_WARNINGS = 16
 _MOST_JOBS = 1_000_000
 _LONGEST_SECONDS = 30 * 86400.0
+_YEARS = range(2001, 2200)  # the ledger takes no others, and every one of them is a lie
 _STATES = frozenset({"waiting", "running", "done", "failed"})
 
 Message = Mapping[str, object]
@@ -63,7 +66,22 @@ def host_seen(said: Message, *, by_https: bool) -> HostSeen | None:
         warnings=tuple(
             text for item in _list(said.get("warnings"))[:_MOST_WARNINGS] if (text := word(item, _SENTENCE))
         ),
+        certificate=_certificate(part(said, "tls")),
     )
+
+
+def _certificate(said: Message) -> Certificate | None:
+    mode, trusted = word(said.get("mode")), said.get("trusted")
+    if not mode or not isinstance(trusted, bool):
+        return None
+    return Certificate(
+        mode=mode, trusted=trusted, name=word(said.get("name"), _HOST_NAME), until=moment(said.get("until"))
+    )
+
+
+def acks(said: Message) -> tuple[str, ...]:
+    """Return the commands that a heartbeat acknowledges."""
+    return tuple(jti for item in _list(said.get("acks"))[:_MOST_ACKS] if (jti := word(item)))
 
 
 def word(value: object, longest: int = _NAME) -> str:
@@ -72,12 +90,13 @@ def word(value: object, longest: int = _NAME) -> str:
 
 
 def moment(value: object) -> datetime | None:
-    """Return a time (RFC 3339 with an offset) in UTC; None for anything else."""
+    """Return a time (RFC 3339 with an offset) in UTC; None for anything else, and for one of another age."""
     if not isinstance(value, str):
         return None
     try:
         time = datetime.fromisoformat(value)
-        return time.astimezone(UTC) if time.tzinfo else None
+        sensible = time.tzinfo is not None and time.year in _YEARS
+        return time.astimezone(UTC) if sensible else None
     except (ValueError, OverflowError):
         return None
 

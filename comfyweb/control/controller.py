@@ -8,9 +8,12 @@ from comfyweb.access.host_tokens import HostTokens
 from comfyweb.access.sessions import Session
 from comfyweb.cloud.host import HostClient, HostRefused, HostSilent
 from comfyweb.control.ledger import Ledger, LedgerError
-from comfyweb.control.loop import Clock, Loop
+from comfyweb.control.loop import Loop
 from comfyweb.control.publisher import Publisher
-from comfyweb.machine.model import MachineSeen, Phase, StopMode, Wanted
+from comfyweb.control.visitors import Visitors
+from comfyweb.machine import orders
+from comfyweb.machine.model import Phase, StopMode, Wanted
+from comfyweb.machine.orders import Order
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +21,7 @@ SHORTEST_EXTENSION, LONGEST_EXTENSION = 1, 120
 
 LEDGER_WORDS = "The request could not be stored, so nothing was done. The log of comfyweb says why; try again."
 HOST_WORDS = "The machine's own software did not answer. Try again in a moment."
+BY_GOOGLE_WORDS = "The machine is told by way of Google, so it shows in a minute or two."
 IN_USE = frozenset({Phase.READY, Phase.DRAINING})
 
 
@@ -48,14 +52,14 @@ class Controller:
         publisher: Publisher,
         host: HostClient,
         tokens: HostTokens,
-        clock: Clock,
+        visitors: Visitors,
     ) -> None:
         self.publisher = publisher
         self._ledger = ledger
         self._loop = loop
         self._host = host
         self._tokens = tokens
-        self._clock = clock
+        self._visitors = visitors
 
     @property
     def on_round(self) -> list[Callable[[], Awaitable[None]]]:
@@ -71,6 +75,8 @@ class Controller:
         phase = self.publisher.snapshot.phase
         if phase is Phase.MISSING:
             raise NotNow("There is no such machine. Check GCP_PROJECT, GCE_ZONE and GCE_INSTANCE.")
+        if phase is Phase.DRAINING and self._session_is_ending:
+            raise NotNow("The longest session is nearly over, so it goes off. It can be started again then.")
         await self._ask(Wanted.ON, StopMode.DRAIN, session)
         match phase:
             case Phase.STOPPING:
@@ -99,27 +105,36 @@ class Controller:
     async def keep_alive(self, session: Session) -> str:
         """Count as use. Raises NotNow while the machine is not in use, Unavailable when the host doesn't answer."""
         del session  # Any live session may; the caller has checked that it is one.
-        await self._tell(self._host.keep_alive(self._url("Nothing to keep alive: the machine is not ready.")))
-        return "Counted as use."
+        url = self._url("Nothing to keep alive: the machine is not ready.")
+        return await self._tell(self._host.keep_alive(url), orders.keep_alive(), "Counted as use.")
 
     async def extend(self, session: Session, minutes: float) -> str:
-        """Put the idle stop off by `minutes`, never past Compute Engine's limit. Raises NotNow or Unavailable."""
+        """Put the idle stop off by `minutes`, never past the end of the longest session.
+
+        Raises NotNow or Unavailable.
+        """
         if not SHORTEST_EXTENSION <= minutes <= LONGEST_EXTENSION:
             raise NotNow(f"It can be extended by {SHORTEST_EXTENSION} to {LONGEST_EXTENSION} minutes at a time.")
         url = self._url("Nothing to extend: the machine is not ready.")
-        left = self._left_by_google()
+        left = self._left_of_the_session()
         if left is not None and left < timedelta(minutes=1):
-            raise NotNow("Compute Engine's own limit comes before the idle stop, and can't be moved while it runs.")
-        await self._tell(self._host.extend(url, minutes))
-        log.info("session %s extended the run by %g minutes", session.jti[:8], minutes)
+            raise NotNow("The longest session ends before the idle stop would come, and can't be made longer.")
+        words = f"The idle stop is put off by {minutes:g} minutes."
         if left is not None and left < timedelta(minutes=minutes):
-            return "The idle stop is put off until Compute Engine's own limit, which comes first."
-        return f"The idle stop is put off by {minutes:g} minutes."
+            words = "The idle stop is put off until the end of the longest session, which comes first."
+        words = await self._tell(self._host.extend(url, minutes), orders.extend(minutes), words)
+        log.info("session %s extended the run by %g minutes", session.jti[:8], minutes)
+        return words
 
     async def ticket(self, session: Session) -> str:
         """Return a one-use address of ComfyUI's gate for one browser tab. Raises NotNow."""
         url = self._url("ComfyUI is not ready yet.")
         return f"{url}/_host/gate?ticket={self._tokens.ticket(session)}"
+
+    def locked_out(self, session: Session, address: str) -> str:
+        """Return what to tell who comes from this address and would not be let in to ComfyUI; empty if he would."""
+        del session  # Any live session may; the caller has checked that it is one.
+        return self._visitors.words(address, self._loop.seen.machine)
 
     async def dependencies(self) -> dict[str, str]:
         """Return for each thing that comfyweb needs `ok`, or what is wrong with it."""
@@ -137,26 +152,33 @@ class Controller:
 
     async def _ask(self, wanted: Wanted, mode: StopMode, session: Session) -> None:
         try:
-            await self._ledger.ask(wanted, mode, session.jti, self._clock.now())
+            await self._ledger.ask(wanted, mode, session.jti, self._loop.now())
         except LedgerError as error:
             log.warning("an intent could not be stored: %s", error)
             raise Unavailable(LEDGER_WORDS) from error
         self._loop.wake()
 
-    async def _tell(self, call: Awaitable[None]) -> None:
+    async def _tell(self, call: Awaitable[None], order: Order, words: str) -> str:
+        """Tell the host by HTTPS, else by way of Google; return the words for that. Raises Unavailable."""
         try:
             await call
         except (HostSilent, HostRefused) as error:
             log.warning("the host did not obey: %s", error)
-            raise Unavailable(HOST_WORDS) from error
+            if not self._loop.order(order):
+                raise Unavailable(HOST_WORDS) from error
+            words = f"{words} {BY_GOOGLE_WORDS}"
         self._loop.wake()
+        return words
 
-    def _left_by_google(self) -> timedelta | None:
-        """Return how far the idle stop can be moved before Compute Engine ends the run; None: nothing limits it."""
-        machine, host = self._loop.seen.machine, self._loop.seen.host
-        if not isinstance(machine, MachineSeen) or machine.terminates_at is None or host is None or not host.stops_at:
-            return None
-        return machine.terminates_at - host.stops_at
+    @property
+    def _session_is_ending(self) -> bool:
+        ending = self.publisher.snapshot.body["ending"]
+        return ending is not None and ending["reason"] == "session-cap"
+
+    def _left_of_the_session(self) -> timedelta | None:
+        """Return how far the idle stop can be moved before the run is ended in any case; None: nothing limits it."""
+        end, host = self._loop.latest_end, self._loop.seen.host
+        return end - host.stops_at if end is not None and host is not None and host.stops_at else None
 
     def _url(self, words: str) -> str:
         snapshot = self.publisher.snapshot

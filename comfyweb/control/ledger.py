@@ -10,12 +10,12 @@ import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session as Transaction
 from sqlmodel import col, create_engine, select, update
@@ -23,14 +23,17 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from comfyweb.access.sessions import Session
 from comfyweb.control.migrate import migrate
+from comfyweb.control.rows import Reader, attempt_of, fault_json, fault_of, intent_of, run_of
 from comfyweb.control.tables import AttemptRow, IntentRow, KeyRow, RunRow, SessionRow
-from comfyweb.machine.model import Attempt, Fault, Intent, Run, StopMode, StopReason, Verb, Wanted
+from comfyweb.machine.model import Attempt, Fault, Guard, Intent, Run, StopMode, StopReason, Verb, Wanted
 
 T = TypeVar("T")
 
 # A SQLite file that another process holds is waited for this long before `LedgerError`.
 BUSY_SECONDS = 5
 PRIVATE = 0o600
+GUARDS = frozenset(guard.value for guard in Guard)
+GONE = "the database's file was removed or replaced while it was in use: restart comfyweb"
 # As many of the newest calls as a decision can need: an intent makes three, and a few more when it must repeat.
 REMEMBERED_ATTEMPTS = 12
 # The usual time of a start is the median of this many.
@@ -43,15 +46,21 @@ class LedgerError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What the ledger knows of the machine, read in one transaction."""
+    """What the ledger knows of the machine, read in one transaction.
+
+    `stop` is the stop that was asked for last, unless it was refused or called off; a start that still waits for the
+    machine to be off doesn't call it off.
+    """
 
     open_intent: Intent | None
     last_intent: Intent | None
     last_intent_fault: Fault | None
+    stop: Intent | None
     attempts: tuple[Attempt, ...]
     run: Run | None
     last_run: Run | None
     usual_start: timedelta | None
+    booted_before: bool
 
 
 class Ledger:
@@ -61,6 +70,8 @@ class Ledger:
         self._machine = machine
         self._engine = _engine(url)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+        self._reader = Reader()
+        self._file: tuple[int, int] | None = None
 
     async def open(self) -> None:
         """Bring the tables up to date. Raises LedgerError."""
@@ -68,6 +79,7 @@ class Ledger:
         def work() -> None:
             _keep_private(self._engine)
             migrate(self._engine)
+            self._file = _identity(self._engine)
 
         await self._in_thread(work)
 
@@ -84,14 +96,16 @@ class Ledger:
         def work(db: Transaction) -> Intent:
             row = db.exec(self._open_intents()).first()
             if row is not None:
-                if (row.wanted, row.mode) == (wanted.value, mode.value):
-                    return _intent(row)
+                same = (row.wanted, row.mode) == (wanted.value, mode.value)
+                # A guard that ends a session lets it last until then; a person's stop needs nothing to wait for.
+                if same and (row.by not in GUARDS or by in GUARDS):
+                    return intent_of(row)
                 row.ended_at = now
                 db.add(row)
             row = IntentRow(machine=self._machine, wanted=wanted.value, mode=mode.value, by=by, asked_at=now)
             db.add(row)
             db.flush()
-            return _intent(row)
+            return intent_of(row)
 
         return await self._transact(work)
 
@@ -102,7 +116,7 @@ class Ledger:
             row = db.get_one(IntentRow, intent_id)
             if row.ended_at is None:
                 row.ended_at = now
-                row.fault = _fault_json(fault)
+                row.fault = fault_json(fault)
                 db.add(row)
 
         await self._transact(work)
@@ -123,7 +137,7 @@ class Ledger:
             )
             db.add(row)
             db.flush()
-            return _attempt(row)
+            return attempt_of(row)
 
         return await self._transact(work)
 
@@ -141,7 +155,17 @@ class Ledger:
         def work(db: Transaction) -> None:
             row = db.get_one(AttemptRow, attempt_id)
             row.ended_at = now
-            row.fault = _fault_json(fault)
+            row.fault = fault_json(fault)
+
+        await self._transact(work)
+
+    async def stored_by(self, now: datetime) -> None:
+        """Bring back to `now` what is stored as of later: an own clock that was fast has stored it."""
+
+        def work(db: Transaction) -> None:
+            for table, moment in ((IntentRow, "asked_at"), (AttemptRow, "made_at"), (AttemptRow, "ended_at")):
+                late = (col(table.machine) == self._machine, col(getattr(table, moment)) > now)
+                db.exec(update(table).where(*late).values({moment: now}))
 
         await self._transact(work)
 
@@ -166,6 +190,14 @@ class Ledger:
 
         await self._transact(work)
 
+    async def note_reason(self, run_id: int, reason: StopReason | None) -> None:
+        """Store why the machine is going off; None when it stays on after all."""
+
+        def work(db: Transaction) -> None:
+            db.get_one(RunRow, run_id).reason = reason.value if reason else None
+
+        await self._transact(work)
+
     async def end_run(self, run_id: int, at: datetime, reason: StopReason) -> None:
         """Store when and why the machine went off."""
 
@@ -179,27 +211,33 @@ class Ledger:
         """Read all that a round of the loop needs."""
 
         def work(db: Transaction) -> Standing:
-            opened = db.exec(self._open_intents()).first()
-            newest = db.exec(
-                select(IntentRow).where(IntentRow.machine == self._machine).order_by(col(IntentRow.id).desc())
-            ).first()
+            read = self._reader.read
+            opened = db.exec(self._open_intents()).all()
+            intents = db.exec(
+                select(IntentRow).where(IntentRow.machine == self._machine).order_by(col(IntentRow.id).desc()).limit(2)
+            ).all()
+            wishes = list(read(intent_of, intents))
+            newest = wishes[0] if wishes else None
             attempts = db.exec(
                 select(AttemptRow)
                 .where(AttemptRow.machine == self._machine)
                 .order_by(col(AttemptRow.id).desc())
                 .limit(REMEMBERED_ATTEMPTS)
             ).all()
-            runs = db.exec(
+            rows = db.exec(
                 select(RunRow).where(RunRow.machine == self._machine).order_by(col(RunRow.id).desc()).limit(20)
             ).all()
+            runs = [run for _, run in read(run_of, rows)]
             return Standing(
-                open_intent=_intent(opened) if opened else None,
-                last_intent=_intent(newest) if newest else None,
-                last_intent_fault=_fault(newest.fault) if newest else None,
-                attempts=tuple(_attempt(row) for row in reversed(attempts)),
-                run=next((_run(row) for row in runs if row.ended_at is None), None),
-                last_run=next((_run(row) for row in runs if row.ended_at is not None), None),
+                open_intent=next((made for _, made in read(intent_of, opened)), None),
+                last_intent=newest[1] if newest else None,
+                last_intent_fault=fault_of(newest[0].fault) if newest else None,
+                stop=_stop([row for row, _ in wishes]),
+                attempts=tuple(attempt for _, attempt in read(attempt_of, reversed(attempts))),
+                run=next((run for run in runs if run.ended_at is None), None),
+                last_run=next((run for run in runs if run.ended_at is not None), None),
                 usual_start=_usual_start(runs),
+                booted_before=any(run.ready_at is not None for run in runs),
             )
 
         return await self._transact(work)
@@ -286,6 +324,9 @@ class Ledger:
 
     async def _transact(self, work: Callable[[Transaction], T]) -> T:
         def whole() -> T:
+            # SQLite goes on with a file that has no name any more: what it stores there is lost with the process.
+            if self._file not in {None, _identity(self._engine)}:
+                raise LedgerError(GONE)
             with Transaction(self._engine, expire_on_commit=False) as db, db.begin():
                 return work(db)
 
@@ -296,6 +337,8 @@ class Ledger:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except (SQLAlchemyError, OSError) as error:
             raise LedgerError(f"the database failed: {type(error).__name__}") from error
+        except (ValueError, TypeError, OverflowError) as error:  # from fetching a row: broken JSON, or no time
+            raise LedgerError(f"the database holds what can't be read: {error}") from error
 
 
 def _engine(url: str) -> Engine:
@@ -303,12 +346,18 @@ def _engine(url: str) -> Engine:
         return create_engine(url, pool_pre_ping=True)
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
 
-    def pragmas(connection: Any, _record: object) -> None:
+    def connected(connection: Any, _record: object) -> None:
+        # Left to itself, Python's sqlite3 opens no transaction for CREATE TABLE: a kill would leave half of the tables.
+        connection.isolation_level = None
         # WAL: a reader such as a backup doesn't block the loop. FULL: an answered click survives a power cut.
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
-    event.listen(engine, "connect", pragmas)
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", begun)
     return engine
 
 
@@ -319,54 +368,34 @@ def _keep_private(engine: Engine) -> None:
     """
     name = engine.url.database
     if engine.url.get_backend_name() != "sqlite" or not name or name == ":memory:":
-        return
+        return  # Nothing that others could read.
     os.close(os.open(name, os.O_RDWR | os.O_CREAT, PRIVATE))
     for file in (Path(f"{name}{end}") for end in ("", "-wal", "-shm")):
         if file.exists() and file.stat().st_mode & ~PRIVATE & 0o777:
             file.chmod(PRIVATE)
 
 
-def _usual_start(runs: Iterable[RunRow]) -> timedelta | None:
+def _stop(newest_first: Sequence[IntentRow]) -> Intent | None:
+    """Return the newest intent if it is a stop, or the stop before a start that still waits."""
+    waits = bool(newest_first) and newest_first[0].wanted == Wanted.ON.value and newest_first[0].ended_at is None
+    row = next(iter(newest_first[waits:]), None)
+    return intent_of(row) if row is not None and row.wanted == Wanted.OFF.value and row.fault is None else None
+
+
+def _identity(engine: Engine) -> tuple[int, int] | None:
+    """Tell one file from another of the same name; None for what is no file, or is gone."""
+    name = engine.url.database
+    if engine.url.get_backend_name() != "sqlite" or not name or name == ":memory:":
+        return None  # Nothing that could be replaced.
+    try:
+        found = Path(name).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _usual_start(runs: Iterable[Run]) -> timedelta | None:
     took = [r.ready_at - r.asked_at for r in runs if r.ready_at is not None and r.asked_at is not None]
     if not took:
         return None
     return timedelta(seconds=statistics.median(each.total_seconds() for each in took[:REMEMBERED_STARTS]))
-
-
-def _intent(row: IntentRow) -> Intent:
-    return Intent(id=row.id or 0, wanted=Wanted(row.wanted), mode=StopMode(row.mode), by=row.by, asked_at=row.asked_at)
-
-
-def _attempt(row: AttemptRow) -> Attempt:
-    return Attempt(
-        id=row.id or 0,
-        verb=Verb(row.verb),
-        zone=row.zone,
-        request_id=row.request_id,
-        made_at=row.made_at,
-        intent_id=row.intent_id,
-        operation=row.operation,
-        ended_at=row.ended_at,
-        fault=_fault(row.fault),
-    )
-
-
-def _run(row: RunRow) -> Run:
-    return Run(
-        id=row.id or 0,
-        started_at=row.started_at,
-        asked_at=row.asked_at,
-        ready_at=row.ready_at,
-        ended_at=row.ended_at,
-        reason=StopReason(row.reason) if row.reason else None,
-        stops_at=row.stops_at,
-        boot_id=row.boot_id,
-    )
-
-
-def _fault_json(fault: Fault | None) -> dict[str, Any] | None:
-    return None if fault is None else asdict(fault)
-
-
-def _fault(value: dict[str, Any] | None) -> Fault | None:
-    return None if value is None else Fault(**value)

@@ -13,12 +13,16 @@ from comfyweb.access.sessions import Sessions
 from comfyweb.access.throttle import Throttle
 from comfyweb.cloud.compute import ComputeEngine
 from comfyweb.cloud.host import HostClient
+from comfyweb.cloud.names import Names
 from comfyweb.control import terms
 from comfyweb.control.controller import Controller
 from comfyweb.control.ledger import Ledger
 from comfyweb.control.loop import Clock, Loop
+from comfyweb.control.names import NameWatch
+from comfyweb.control.orders import Orders
 from comfyweb.control.publisher import Publisher
 from comfyweb.control.services import Bound
+from comfyweb.control.visitors import Visitors
 from comfyweb.machine.snapshot import nothing_seen_yet
 from comfyweb.settings import Settings
 
@@ -36,7 +40,12 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncGenera
         ends.push_async_callback(ledger.close)
         await ledger.open()
         keys = settings.gate_private_key or (SecretStr(await ledger.key("gate", generate_private_key)),)
-        tokens = HostTokens(keys=keys, issuer=settings.public_url, audience=lambda: f"host:{audience}", now=clock.now)
+        tokens = HostTokens(
+            keys=keys,
+            issuer=settings.public_url,
+            audience=lambda: f"host:{audience}",
+            now=lambda: loop.now(),  # noqa: PLW0108 - made further down. The host's clock is Google's.
+        )
         sessions = Sessions(
             secrets=settings.jwt_secret,
             passwords=Passwords(settings.auth_password),
@@ -55,6 +64,11 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncGenera
         ends.push_async_callback(compute.close)
         host = HostClient(sign=tokens.call)
         ends.push_async_callback(host.close)
+        names = Names(place.proxies)
+        ends.push_async_callback(names.close)
+        watch = NameWatch(place.name, look=names.look, monotonic=clock.monotonic) if place.name else None
+        if watch is not None:
+            ends.push_async_callback(watch.close)
         publisher = Publisher(nothing_seen_yet(place))
         loop = Loop(
             compute=compute,
@@ -64,9 +78,13 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncGenera
             policy=terms.policy(settings, tokens.jwks),
             place=place,
             clock=clock,
+            name=watch.observe if watch else lambda _: None,
+            orders=Orders(tokens.command),
         )
         loop.on_round.append(sessions.refresh)
-        controller = Controller(ledger=ledger, loop=loop, publisher=publisher, host=host, tokens=tokens, clock=clock)
+        controller = Controller(
+            ledger=ledger, loop=loop, publisher=publisher, host=host, tokens=tokens, visitors=Visitors.of(settings)
+        )
         turning = asyncio.create_task(loop.run(), name="loop")
         ends.push_async_callback(_ended, turning)
         yield Bound(settings=settings, sessions=sessions, controller=controller)

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, DateTime, Dialect, TypeDecorator
 from sqlmodel import Field, SQLModel
 
+EARLIEST, LATEST = 2000, 2200
+
 
 class Utc(TypeDecorator[datetime]):
     """A point in time: timezone-aware in Python, UTC in the database (SQLite keeps no zone)."""
@@ -22,7 +24,9 @@ class Utc(TypeDecorator[datetime]):
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
-        """Give the zone back."""
+        """Give the zone back. Raises ValueError for a time that nobody can have stored."""
+        if value is not None and not EARLIEST <= value.year <= LATEST:
+            raise ValueError(f"a time in the year {value.year}")
         return None if value is None else value.replace(tzinfo=UTC)
 
 

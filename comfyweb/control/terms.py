@@ -6,6 +6,9 @@ from comfyweb.machine.model import Policy
 from comfyweb.machine.snapshot import Place
 from comfyweb.settings import Settings
 from comfyweb.settings_checks import LOOPBACK, host_of
+from vm_setup import bundle
+from vm_setup.host import cloudflare
+from vm_setup.host.bundle import version_of
 
 # What the host believes the app by: kept right also while the machine runs. (contract.md, Metadata)
 RUNNING_METADATA = frozenset({"comfyweb-keys", "comfyweb-app-origin", "comfyweb-app-ip"})
@@ -21,6 +24,7 @@ def policy(settings: Settings, keys: str) -> Policy:
     """
     from_settings = {
         "startup-script-url": settings.startup_script_url,
+        "startup-script": None if settings.startup_script_url else bundle.script(),
         "domain_name": settings.comfyui_domain,
         "ssl_email": settings.ssl_email,
         "cf_cert_path": settings.cf_cert_path,
@@ -34,6 +38,7 @@ def policy(settings: Settings, keys: str) -> Policy:
         "comfyweb-keys": keys,
         "comfyweb-idle-minutes": f"{settings.idle_minutes:g}",
         "comfyweb-comfyui": settings.comfyui_release or "",
+        "comfyweb-comfyui-git": settings.comfyui_git or "",
         "comfyweb-command": "",
         "auth_user": "",
         "auth_pass": "",
@@ -43,13 +48,14 @@ def policy(settings: Settings, keys: str) -> Policy:
         metadata=metadata,
         running_metadata=RUNNING_METADATA,
         max_run=_max_run(settings),
+        session_cap=timedelta(hours=settings.session_cap_hours),
         drain=timedelta(minutes=settings.drain_minutes),
     )
 
 
 def place(settings: Settings) -> Place:
     """Return where the machine is and whether the page may frame its ComfyUI."""
-    url = settings.comfyui_url or (f"https://{settings.comfyui_domain}" if settings.comfyui_domain else "")
+    url = settings.comfyui_address
     words = _why_not_framed(settings.public_url, url)
     return Place(
         project=settings.gcp_project,
@@ -58,10 +64,16 @@ def place(settings: Settings) -> Place:
         comfyui_url=url,
         embed=not words,
         embed_words=words,
+        same_site=settings.same_site,
         idle_minutes=settings.idle_minutes,
         drain_minutes=settings.drain_minutes,
-        longest_run_minutes=_max_run(settings) // timedelta(minutes=1),
+        session_cap=timedelta(hours=settings.session_cap_hours),
         notices=settings.warnings,
+        host_version=version_of(bundle.script()),
+        host_renewed=not settings.startup_script_url,
+        name="" if settings.comfyui_url else settings.comfyui_domain or "",
+        proxies=cloudflare.SHIPPED,
+        cloudflare=settings.cf_cert_path is not None,
     )
 
 

@@ -1,10 +1,15 @@
 """The words for everything that can go wrong with the machine: one row per kind, the source of the documents too.
 
-`passes`: it goes away by itself. `retry`: the loop repeats the call without asking anybody; never where a repetition
-could surprise the person who pays.
+`passes`: it goes away by itself. `retry`: when the loop repeats the call without asking anybody; never where a
+repetition could surprise the person who pays.
 """
 
 from comfyweb.machine.model import Fault
+
+# Seconds between one failure and the next call.
+SOON = (2, 5, 15, 30)
+# Google counts calls by the minute or by 100 s ("per user per 100 seconds"): calling sooner only uses up the next.
+SLOWLY = (20, 40, 60)
 
 WORDS: tuple[Fault, ...] = (
     Fault(
@@ -12,7 +17,7 @@ WORDS: tuple[Fault, ...] = (
         title="No free GPU right now",
         what="Google has no machine of this kind free in this zone at the moment. Nothing was started.",
         todo="Try again in some minutes; it often helps at another time of day. If it stays so, set the machine up "
-        "in another zone as well.",
+        "in another zone and name that one in GCE_ZONE.",
         passes=True,
     ),
     Fault(
@@ -80,7 +85,7 @@ WORDS: tuple[Fault, ...] = (
         what="Google no longer knows how an earlier call ended.",
         todo="Nothing: comfyweb looks at the machine again and goes on from there.",
         passes=True,
-        retry=True,
+        retry=SOON,
     ),
     Fault(
         code="credentials-missing",
@@ -103,7 +108,7 @@ WORDS: tuple[Fault, ...] = (
         todo="Nothing, if it was a hiccup: comfyweb keeps trying. Otherwise check this server's network and firewall. "
         "A running machine stays on meanwhile and stops itself when idle.",
         passes=True,
-        retry=True,
+        retry=SOON,
     ),
     Fault(
         code="network-name",
@@ -111,7 +116,7 @@ WORDS: tuple[Fault, ...] = (
         what="This server could not find the network address of Compute Engine (DNS).",
         todo="comfyweb keeps trying. Check this server's network and its DNS.",
         passes=True,
-        retry=True,
+        retry=SOON,
     ),
     Fault(
         code="network-tls",
@@ -125,7 +130,7 @@ WORDS: tuple[Fault, ...] = (
         what="Compute Engine gave no answer within the time allowed.",
         todo="Nothing: comfyweb keeps trying. If it lasts, check this server's network.",
         passes=True,
-        retry=True,
+        retry=SOON,
     ),
     Fault(
         code="bad-answer",
@@ -133,7 +138,7 @@ WORDS: tuple[Fault, ...] = (
         what="What answered for Compute Engine was incomplete or not Compute Engine.",
         todo="comfyweb keeps trying. If it lasts, check COMPUTE_ENDPOINT and any proxy on the way.",
         passes=True,
-        retry=True,
+        retry=SOON,
     ),
     Fault(
         code="unavailable",
@@ -141,7 +146,7 @@ WORDS: tuple[Fault, ...] = (
         what="Google reports an error on its own side.",
         todo="Nothing: comfyweb keeps trying. If it lasts, see the Google Cloud status page.",
         passes=True,
-        retry=True,
+        retry=SOON,
     ),
     Fault(
         code="rate-limit",
@@ -149,7 +154,7 @@ WORDS: tuple[Fault, ...] = (
         what="Google asks for fewer calls a minute from this project.",
         todo="Nothing: comfyweb waits and tries again. If it lasts, look for other programs that use the project.",
         passes=True,
-        retry=True,
+        retry=SLOWLY,
     ),
     Fault(
         code="not-ready",
@@ -157,7 +162,7 @@ WORDS: tuple[Fault, ...] = (
         what="The machine has not finished its last change, for example stopping.",
         todo="Nothing: comfyweb tries again when it has.",
         passes=True,
-        retry=True,
+        retry=SOON,
     ),
     Fault(
         code="not-off",
@@ -165,7 +170,7 @@ WORDS: tuple[Fault, ...] = (
         what="The longest time of a run can be set only while the machine is off, and it was on by then.",
         todo="Nothing: comfyweb looks again and goes on from there.",
         passes=True,
-        retry=True,
+        retry=SOON,
     ),
     Fault(
         code="changed-meanwhile",
@@ -173,7 +178,7 @@ WORDS: tuple[Fault, ...] = (
         what="The machine's settings were changed by somebody else at the same moment, several times.",
         todo="Nothing: comfyweb tries again. If it lasts, look for another program that changes its metadata.",
         passes=True,
-        retry=True,
+        retry=SOON,
     ),
     Fault(
         code="called-off",
@@ -200,13 +205,35 @@ WORDS: tuple[Fault, ...] = (
         what="What people ask for cannot be stored, so nothing new is done, and what is shown here may be old.",
         todo="The log of comfyweb says why: a full disk, a locked file, a server that is down.",
         passes=True,
-        retry=True,
+        retry=SOON,
+    ),
+    Fault(
+        code="loop",
+        title="comfyweb has failed inside",
+        what="It tries again every few seconds. Until then nothing new is done, and what is shown here may be old.",
+        todo="The log of comfyweb has the cause. A machine that runs still stops itself when nobody uses it.",
+        passes=True,
     ),
     Fault(
         code="stopped-at-once",
         title="The machine went off again at once",
         what="Google started the machine, but it was off again before comfyweb saw it run.",
         todo="Try again. If it happens again, look at the machine's log (serial port 1) in the Google Cloud console.",
+    ),
+    Fault(
+        code="stop-stuck",
+        title="The stop takes unusually long",
+        what="The machine has been stopping for more than five minutes. Until it is off, it may go on costing money.",
+        todo="comfyweb calls the stop again, by force, every five minutes. If it is still not off after half an hour, "
+        "look at it in the Google Cloud console under Compute Engine, VM instances, and ask Google's support.",
+        passes=True,
+    ),
+    Fault(
+        code="start-stuck",
+        title="The start takes unusually long",
+        what="Google has been providing the machine for more than ten minutes.",
+        todo="Wait, or press Stop to give up. The Google Cloud console shows under Operations what it waits for.",
+        passes=True,
     ),
     Fault(
         code="suspended",

@@ -6,8 +6,9 @@ from it); `classify` finds the row and fills in what only the message says. An u
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from types import MappingProxyType
 
 from comfyweb.machine.fault_words import WORDS
@@ -77,6 +78,8 @@ _PERMISSION = re.compile(r"\b(?:compute|iam)\.(?!googleapis|gserviceaccount)[A-Z
 _RESOURCE = re.compile(r"'(?:[^']*/)?([a-zA-Z]+)/([^'/]+)'")
 _PROJECT = re.compile(r"\bprojects/([\w:.-]+)")
 _ZONE = re.compile(r"\bzones/([\w-]+)")
+_ZONE_NAME = re.compile(r"[a-z]+(?:-[a-z0-9]+){1,3}", re.ASCII)
+_MOST_ZONES = 6
 
 
 def plain(text: str, longest: int = _LONGEST) -> str:
@@ -86,11 +89,11 @@ def plain(text: str, longest: int = _LONGEST) -> str:
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
-def classify(code: str, message: str, *, http_status: int | None = None) -> Fault:
+def classify(code: str, message: str, *, http_status: int | None = None, elsewhere: Sequence[str] = ()) -> Fault:
     """Return the fault that Compute Engine means by `code` and `message`. Total: never raises, never loses the words.
 
     `code` is an operation's `error.errors[].code`, an HTTP error's `errors[].reason`, or one of `FAULTS`; empty when
-    there was none, and then `http_status` decides.
+    there was none, and then `http_status` decides. `elsewhere` are the zones that have what is lacking in this one.
     """
     message = message[: 20 * _LONGEST]
     row = code if code in FAULTS else _CODES.get(code.replace("_", "").lower(), "")
@@ -100,7 +103,7 @@ def classify(code: str, message: str, *, http_status: int | None = None) -> Faul
         row = "rate-limit"
     match row:
         case "no-capacity":
-            return _no_capacity(message)
+            return _no_capacity(message, elsewhere)
         case "quota":
             return _quota(message)
         case "permission":
@@ -126,16 +129,38 @@ def lacking(permission: str, project: str = "PROJECT") -> Fault:
     )
 
 
+def in_vain(fault: Fault, after: timedelta) -> Fault:
+    """Return the same fault, of a call that is not repeated any more since it has been in vain for so long."""
+    return replace(
+        fault,
+        what=f"{fault.what} comfyweb tried for {after / timedelta(minutes=1):g} minutes and has given up.",
+        todo="Try again. If it stays so, look at the machine and at the project in the Google Cloud console.",
+        retry=(),
+    )
+
+
 def _by_status(status: int) -> str:
     if status in _NOT_GOOGLE:
         return "bad-answer"  # Google says a code with every 404; a page without one comes from somebody else.
     return _STATUSES.get(status) or ("unavailable" if status >= 500 else "")  # noqa: PLR2004 - HTTP's server errors
 
 
-def _no_capacity(message: str) -> Fault:
+def _no_capacity(message: str, elsewhere: Sequence[str]) -> Fault:
     fault = named("no-capacity")
-    zone = _ZONE.search(message)
-    return replace(fault, what=fault.what.replace("this zone", f"zone {zone[1]}")) if zone else fault
+    if zone := _ZONE.search(message):
+        fault = replace(fault, what=fault.what.replace("this zone", f"zone {zone[1]}"))
+    zones = [name for name in elsewhere if _ZONE_NAME.fullmatch(name)][:_MOST_ZONES]
+    if zones:
+        fault = replace(
+            fault,
+            what=f"{fault.what} Google says that there are some in {_listed(zones)} just now.",
+            todo=fault.todo.replace("in another zone", "in such a zone"),
+        )
+    return fault
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _quota(message: str) -> Fault:

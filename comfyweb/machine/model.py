@@ -44,8 +44,17 @@ class Verb(StrEnum):
 
     START = "start"
     STOP = "stop"
+    FORCE_STOP = "force-stop"
     SET_METADATA = "set-metadata"
     SET_SCHEDULING = "set-scheduling"
+    SEND_COMMANDS = "send-commands"
+
+
+class Guard(StrEnum):
+    """What stops a machine that nobody stops: its intents carry this as `by`, which no session's id can be."""
+
+    SESSION_CAP = "guard:session-cap"
+    SILENT_HOST = "guard:silent-host"
 
 
 class StopReason(StrEnum):
@@ -54,6 +63,8 @@ class StopReason(StrEnum):
     IDLE = "idle"
     DRAINED = "drained"
     STOPPED_NOW = "stopped-now"
+    SESSION_CAP = "session-cap"
+    SILENT_HOST = "silent-host"
     MAX_RUN_DURATION = "max-run-duration"
     PREEMPTED = "preempted"
     ELSEWHERE = "elsewhere"
@@ -63,7 +74,8 @@ class StopReason(StrEnum):
 class Fault:
     """Something that went wrong, in words for the person at the page.
 
-    `passes` says whether it goes away by itself; `retry` whether the loop may repeat the call without asking.
+    `passes` says whether it goes away by itself. `retry` says when the loop repeats the call without asking anybody:
+    so many seconds after each failure in turn, the last of them from then on; never when it is empty.
     """
 
     code: str
@@ -71,7 +83,7 @@ class Fault:
     what: str
     todo: str
     passes: bool = False
-    retry: bool = False
+    retry: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +112,18 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """What somebody asked for and has neither got nor been refused yet."""
+    """What somebody asked for and has neither got nor been refused yet. `by` is a session's id, or a `Guard`."""
 
     id: int
     wanted: Wanted
     asked_at: datetime
     mode: StopMode = StopMode.DRAIN
     by: str = ""
+
+    @property
+    def guard(self) -> Guard | None:
+        """Return the guard that asked for it; None for a person."""
+        return next((guard for guard in Guard if guard == self.by), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +156,10 @@ class Scheduling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSeen:
-    """What Compute Engine said of the machine. `at` is when the question was sent: nothing in it is newer."""
+    """What Compute Engine said of the machine. `at` is when the question was sent: nothing in it is newer.
+
+    `told_at` is when it was answered by Google's clock, in whole seconds; None when that is unknown.
+    """
 
     at: datetime
     status: str
@@ -153,6 +173,7 @@ class MachineSeen:
     scheduling: Scheduling = Scheduling()
     terminates_at: datetime | None = None
     preemptible: bool = False
+    told_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,8 +195,24 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """The certificate that the host has: `mode` is `none`, `self-signed`, `letsencrypt` or `cloudflare`.
+
+    `trusted` says whether browsers take it without asking, as far as the machine can tell.
+    """
+
+    mode: str
+    trusted: bool
+    name: str = ""
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostSeen:
-    """What the host said of itself, by HTTPS (`_host/status`) or by guest attributes (a shorter form)."""
+    """What the host said of itself, by HTTPS (`_host/status`) or by guest attributes (a shorter form).
+
+    `acks` are the commands that it took from metadata lately, by their `jti`.
+    """
 
     at: datetime
     boot_id: str
@@ -194,6 +231,8 @@ class HostSeen:
     drain_until: datetime | None = None
     drain_remaining: int | None = None
     warnings: tuple[str, ...] = ()
+    certificate: Certificate | None = None
+    acks: tuple[str, ...] = ()
 
     @property
     def jobs(self) -> int:
@@ -202,20 +241,43 @@ class HostSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NameSeen:
+    """Where ComfyUI's name leads. `addresses` is None when no name server answered, and empty when it has none.
+
+    Of a name behind a proxy `reached` says whether the machine's host answered by it, and `reached_words` what did
+    instead; None is unknown.
+    """
+
+    name: str
+    addresses: tuple[str, ...] | None
+    reached: bool | None = None
+    reached_words: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """What was last heard, each with its time. Never guessed; `decide` judges its age.
 
-    `machine_fault` is set while the newest look at Compute Engine failed; `attempts` are the newest calls,
-    oldest first; `phase` is the phase decided before, and `since` when it was first.
+    `machine_fault` is set while the newest look at Compute Engine failed; `attempts` are the newest calls, oldest
+    first; `call_fault` says why one that is still in flight has no answer, if that is known, and a call that was lost
+    is not repeated before `call_again`; `phase` is the phase decided before, and `since` when it was first. `silence`
+    is how long the host of this run has been asked in vain, by both channels, since its boot's grace time was over; it
+    is measured on a clock that never jumps, and only while we listened. `name` is where ComfyUI's name leads,
+    and `unheard` why the host did not answer by HTTPS when it was asked last, empty when it did.
     """
 
     machine: MachineSeen | MachineMissing | None = None
     machine_fault: Fault | None = None
+    call_fault: Fault | None = None
+    call_again: datetime | None = None
     host: HostSeen | None = None
     attempts: tuple[Attempt, ...] = ()
     run: Run | None = None
     phase: Phase | None = None
     since: datetime | None = None
+    silence: timedelta = timedelta()
+    name: NameSeen | None = None
+    unheard: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +291,7 @@ class Policy:
     metadata: Mapping[str, str]
     running_metadata: frozenset[str]
     max_run: timedelta
+    session_cap: timedelta
     drain: timedelta
     start_patience: timedelta = timedelta(minutes=10)
 
@@ -258,9 +321,13 @@ class Replay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskDrain:
-    """Ask the host to let no new prompt in and to power off when the others are done, at the latest at `until`."""
+    """Ask the host to let no new prompt in and to power off when the others are done, at the latest at `until`.
+
+    With `stay` it keeps the machine on until then although nothing runs: people were promised that time.
+    """
 
     until: datetime
+    stay: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,7 +335,23 @@ class CancelDrain:
     """Ask the host to go on working after all."""
 
 
-Act = Call | Replay | AskDrain | CancelDrain
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enforce:
+    """Store a guard's intent to stop; it is carried out as a person's would be."""
+
+    guard: Guard
+    mode: StopMode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """A run that `guard` will stop at the time `at`, if nothing changes."""
+
+    guard: Guard
+    at: datetime
+
+
+Act = Call | Replay | AskDrain | CancelDrain | Enforce
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +363,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What follows from an observation: the phase to show, what to do, the intent's end, and when to look again."""
+    """What follows from an observation: the phase to show, what to do, the intent's end, and when to look again.
+
+    `retry_at` is when the call that `fault` tells of is repeated; None where that is not settled, or soon and often.
+    """
 
     phase: Phase
     act: Act | None = None
@@ -288,3 +374,5 @@ class Decision:
     machine_every: timedelta
     host_every: timedelta | None = None
     fault: Fault | None = None
+    retry_at: datetime | None = None
+    ending: Ending | None = None

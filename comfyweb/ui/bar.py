@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import reflex as rx
 
-from comfyweb.ui.panels import run_time
+from comfyweb.ui.panels import run_time, upload_words
 from comfyweb.ui.parts import (
     Cost,
     Ends,
@@ -49,6 +49,7 @@ WORDS = {
 shown_phase = rx.cond(looking, "looking", phase)
 jobs = queue_running + queue_pending
 priced = there("price_per_hour") & there("run", "started_at")
+session_is_ending = text("ending", "reason") == "session-cap"
 stop_known = there("stops_at") | there("run", "ends_at")
 
 
@@ -121,6 +122,14 @@ def run_facts() -> tuple[rx.Component, ...]:
     )
 
 
+def way_facts() -> tuple[rx.Component, ...]:
+    """How ComfyUI is reached, as far as that is worth knowing."""
+    return (
+        rx.cond(there("certificate", "words"), figure("Certificate", rx.el.span(text("certificate", "words")))),
+        rx.cond(there("upload_limit_mb"), figure("Uploads", rx.el.span(upload_words()))),
+    )
+
+
 def figure(name: str, value: rx.Component) -> rx.Component:
     """One figure; its name is for screen readers, the menu and whoever points at it: the bar has no room for it."""
     return rx.el.div(rx.el.dt(name), rx.el.dd(value), title=name)
@@ -159,7 +168,7 @@ def until_drained() -> tuple[rx.Component, ...]:
             rx.el.span("off within ", class_name="muted wide"),
             timer(Left, until=text("drain", "until")),
         ),
-        button("Keep it running", Tab.start, kind="quiet wide"),
+        rx.cond(session_is_ending, rx.fragment(), button("Keep it running", Tab.start, kind="quiet wide")),
     )
 
 
@@ -174,11 +183,18 @@ def menu() -> rx.Component:
                     rx.cond(
                         phase == "ready",
                         extend("Extend by 30 minutes", kind="item", data_closes=""),
-                        button("Keep it running", Tab.start, kind="item", data_closes=""),
+                        rx.cond(
+                            session_is_ending,
+                            rx.fragment(),
+                            button("Keep it running", Tab.start, kind="item", data_closes=""),
+                        ),
                     ),
                     button("Open ComfyUI in a tab", kind="item", data_opens_tab="", data_closes=""),
                     button("Stop the machine…", Tab.look, kind="item", data_opens=STOP, data_closes=""),
                     class_name="narrow",
+                ),
+                rx.cond(
+                    there("certificate", "words") | there("upload_limit_mb"), rx.el.dl(*way_facts(), class_name="way")
                 ),
                 rx.el.hr(),
             ),
@@ -207,7 +223,7 @@ def stop_dialog() -> rx.Component:
             rx.cond(
                 phase == "draining",
                 rx.fragment(),
-                button(rx.cond(jobs > 0, "Stop when they are done", "Stop"), Tab.stop, kind="accent", data_closes=""),
+                button(stop_words(), Tab.stop, kind="accent", data_closes=""),
             ),
             rx.cond(
                 (jobs > 0) | queue_unknown | (phase == "draining"),
@@ -224,7 +240,7 @@ def known_jobs() -> rx.Component:
         rx.el.b(queue_running, " running"),
         " and ",
         rx.el.b(queue_pending, " waiting"),
-        ". Stop lets them finish, for at most ",
+        rx.cond(jobs == 1, ". Stop lets it finish, for at most ", ". Stop lets them finish, for at most "),
         drain_minutes(),
         " minutes, and takes no new ones. Stop now kills ",
         rx.cond(jobs == 1, "the job.", rx.fragment("all ", jobs, ".")),
@@ -249,6 +265,11 @@ def no_jobs() -> rx.Component:
 def drain_minutes() -> rx.Var[str]:
     """How long a stop waits for jobs at most."""
     return number("drain_minutes").to_string()
+
+
+def stop_words() -> rx.Component:
+    """Say what is waited for."""
+    return rx.fragment(rx.cond(jobs > 0, rx.cond(jobs == 1, "Stop when it is done", "Stop when they are done"), "Stop"))
 
 
 def stop_now_words() -> rx.Component:
@@ -295,23 +316,26 @@ def lost_band() -> rx.Component:
 def shown_notices() -> rx.Component:
     """Tell what one should know and may put away."""
     return rx.el.ul(
-        rx.foreach(
-            seen("notices").to(list[str]),
-            lambda notice: rx.cond(
-                Tab.dismissed.contains(notice),
-                rx.fragment(),
-                rx.el.li(
-                    rx.el.span(notice),
-                    rx.el.button(
-                        "×",
-                        type="button",
-                        on_click=Tab.dismiss(notice),
-                        class_name="button quiet icon",
-                        custom_attrs={"aria-label": "Dismiss this notice"},
-                    ),
-                ),
-            ),
-        ),
+        rx.cond(phase != "logged-out", rx.foreach(Tab.own_notices, shown_notice)),
+        rx.foreach(seen("notices").to(list[str]), shown_notice),
         class_name="notices",
         custom_attrs={"aria-label": "Notices"},
+    )
+
+
+def shown_notice(notice: rx.Var[str]) -> rx.Component:
+    """Tell one, until it is put away in this tab."""
+    return rx.cond(
+        Tab.dismissed.contains(notice),
+        rx.fragment(),
+        rx.el.li(
+            rx.el.span(notice),
+            rx.el.button(
+                "×",
+                type="button",
+                on_click=Tab.dismiss(notice),
+                class_name="button quiet icon",
+                custom_attrs={"aria-label": "Dismiss this notice"},
+            ),
+        ),
     )

@@ -7,6 +7,7 @@ ComfyUI's origin may be framed or called.
 
 import re
 from collections.abc import Iterable
+from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,6 +15,7 @@ from comfyweb.settings import Settings
 from comfyweb.settings_checks import LOOPBACK, host_of
 
 A_YEAR = 31_536_000
+REFUSAL = "websocket.http.response"
 BARE = "default-src 'none'; frame-ancestors 'none'"  # of what is no page, should a browser show it as one
 
 
@@ -29,26 +31,49 @@ class SecurityHeaders:
             ("cross-origin-opener-policy", "same-origin"),
             ("cross-origin-resource-policy", "same-origin"),
         ]
-        if settings.public_url.startswith("https://"):
+        if remembers_https(settings.public_url):
             common.append(("strict-transport-security", f"max-age={A_YEAR}"))
-        page = [("content-security-policy", page_policy(settings, script_hashes)), ("permissions-policy", _features())]
-        self._page = _encoded(common + page)
+        common.append(("permissions-policy", _features()))
+        self._page = _encoded([*common, ("content-security-policy", page_policy(settings, script_hashes))])
         self._other = _encoded([*common, ("content-security-policy", BARE)])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on and add the headers to its answer; what is inside can't set others."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
 
         async def send_protected(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                sent = [(name.lower(), value) for name, value in message.get("headers", ())]
-                is_page = any(name == b"content-type" and value.startswith(b"text/html") for name, value in sent)
-                message = {**message, "headers": [*sent, *(self._page if is_page else self._other)]}
+            match message["type"]:
+                case "http.response.start" | "websocket.http.response.start":
+                    sent = [(name.lower(), value) for name, value in message.get("headers", ())]
+                    is_page = any(name == b"content-type" and value.startswith(b"text/html") for name, value in sent)
+                    message = {**message, "headers": [*sent, *(self._page if is_page else self._other)]}
+                case "websocket.accept":
+                    answered.append(True)  # granian sends no headers with a 101
+                case "websocket.close" if not answered and REFUSAL in scope.get("extensions", {}):
+                    # The handshake is refused, and the server would say so without these headers.
+                    answered.append(True)
+                    refused = {"type": f"{REFUSAL}.start", "status": HTTPStatus.FORBIDDEN, "headers": self._other}
+                    await send(refused)
+                    message = {"type": f"{REFUSAL}.body", "body": b""}
+                case _:
+                    pass
             await send(message)
 
+        answered: list[bool] = []
         await self._app(scope, receive, send_protected)
+
+
+def remembers_https(public_url: str) -> bool:
+    """Tell whether browsers shall be told to come by https alone from now on (HSTS).
+
+    They believe it only from a certificate that they trust (RFC 6797, 8.1), so one that nobody signed locks nobody out.
+    It counts for a host name on every port: said by localhost, or a name without a dot, it would break whatever else is
+    developed there. Addresses have no HSTS (8.1.1).
+    """
+    host = host_of(public_url)
+    if not public_url.startswith("https://") or host.startswith("["):
+        return False
+    labels = host.rstrip(".").split(".")
+    return len(labels) > 1 and labels[-1] != "localhost" and not labels[-1].isdigit()
 
 
 def page_policy(settings: Settings, script_hashes: Iterable[str]) -> str:
@@ -72,7 +97,7 @@ def page_policy(settings: Settings, script_hashes: Iterable[str]) -> str:
 
 def _framed(settings: Settings) -> list[str]:
     """Return ComfyUI's origin where browsers would frame it: over https, or on this machine."""
-    url = settings.comfyui_url or (f"https://{settings.comfyui_domain}" if settings.comfyui_domain else "")
+    url = settings.comfyui_address
     return [url] if url.startswith("https://") or host_of(url) in LOOPBACK else []
 
 

@@ -17,6 +17,7 @@ from reflex_base.constants.state import FIELD_MARKER
 from comfyweb.access.sessions import Session
 from comfyweb.control.services import services
 from comfyweb.machine.snapshot import Snapshot
+from comfyweb.ui import crowd
 
 LOGGED_OUT: Final[dict[str, Any]] = {"phase": "logged-out"}
 ROOM = "status"
@@ -63,6 +64,7 @@ class Live:
         if socket not in self._namespace.sid_to_token:
             return  # it has gone while its event waited
         self._tokens[socket] = token
+        self._trust(socket, logged_in=True)
         await self._namespace.enter_room(socket, ROOM)
 
     async def sweep(self) -> None:
@@ -75,8 +77,13 @@ class Live:
 
     async def _dismiss(self, socket: str) -> None:
         self._tokens.pop(socket, None)
+        self._trust(socket, logged_in=False)
         await self._namespace.leave_room(socket, ROOM)
         await self._namespace.emit(str(SocketEvent.EVENT), delta(LOGGED_OUT), to=socket)
+
+    def _trust(self, socket: str, *, logged_in: bool) -> None:
+        environ = self._app.sio.get_environ(socket, self._namespace.namespace) if self._app.sio else None
+        crowd.trust((environ or {}).get("asgi.scope", {}), logged_in=logged_in)
 
     @property
     def _namespace(self) -> EventNamespace:

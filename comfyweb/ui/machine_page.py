@@ -20,6 +20,7 @@ from comfyweb.ui.parts import (
     said,
     seen,
     text,
+    there,
     timer,
     wires,
 )
@@ -74,6 +75,7 @@ def frame() -> rx.Component:
         origin=text("comfyui_url"),
         embed=rx.cond(seen("embed").to(bool), "yes", "no"),
         why=text("embed_words"),
+        site=rx.cond(seen("same_site").to(bool), "same", "cross"),
         phase=phase,
     )
 
@@ -84,10 +86,20 @@ def above_frame() -> rx.Component:
         rx.el.h1("ComfyUI on ", text("machine", "name"), class_name="unseen"),
         rx.el.div(
             rx.cond((phase == "ready") & stop_known, stop_warning()),
+            rx.cond(in_use & there("ending"), announced_end()),
             shown_notices(),
             said(),
             class_name="floating",
         ),
+    )
+
+
+def announced_end() -> rx.Component:
+    """Tell of a stop that comfyweb itself will make. It is read out once; the countdown is only to be seen."""
+    return rx.el.div(
+        rx.el.p(text("ending", "words"), role="alert"),
+        rx.el.div(timer(Left, until=text("ending", "at"))),
+        class_name="warning announced",
     )
 
 
@@ -99,9 +111,9 @@ def stop_warning() -> rx.Component:
                 Ends,
                 rx.el.p("Nobody seems to be here. The machine stops soon.", class_name="by-idle"),
                 rx.el.p(
-                    "Compute Engine ends this run at ",
+                    "This run ends at ",
                     own(When, at=text("run", "ends_at")),
-                    ": its longest run is over.",
+                    ": the longest session is over.",
                     class_name="by-limit",
                 ),
                 until=text("stops_at"),

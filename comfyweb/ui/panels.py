@@ -7,6 +7,7 @@ import reflex as rx
 from comfyweb.ui.parts import (
     Band,
     Elapsed,
+    Left,
     Money,
     Progress,
     When,
@@ -49,6 +50,7 @@ def off() -> rx.Component:
         said(),
         rx.el.dl(
             fact("Stops by itself", limits()),
+            rx.cond(there("upload_limit_mb"), fact("Uploads", upload_words())),
             rx.cond(
                 there("last_stop", "at"),
                 fact("Last stop", text("last_stop", "words"), " ", own(When, at=text("last_stop", "at"))),
@@ -94,7 +96,7 @@ def limits() -> rx.Component:
     return rx.fragment(
         "after ",
         number("idle_minutes").to_string(),
-        " idle minutes",
+        rx.cond(number("idle_minutes") == 1, " idle minute", " idle minutes"),
         rx.cond(
             longest > 0,
             rx.fragment(
@@ -105,6 +107,11 @@ def limits() -> rx.Component:
             ),
         ),
     )
+
+
+def upload_words() -> rx.Component:
+    """Say what an upload to ComfyUI may have: a proxy on the way refuses more, with words of its own."""
+    return rx.fragment("up to ", number("upload_limit_mb").to(int), " MB each, Cloudflare's limit on small plans")
 
 
 def fact(name: str, *words: Any) -> rx.Component:
@@ -151,7 +158,9 @@ def what_to_do() -> rx.Component:
 
 def passing() -> rx.Component:
     """Say whether it passes, and whether somebody has to try again."""
-    return rx.fragment(
+    return rx.cond(
+        there("fault", "retry_at"),
+        rx.fragment("comfyweb tries again in ", timer(Left, until=text("fault", "retry_at")), "."),
         rx.cond(
             seen("fault", "passes").to(bool),
             rx.cond(
@@ -160,7 +169,7 @@ def passing() -> rx.Component:
                 "This passes with time. comfyweb does not try again by itself.",
             ),
             "This does not pass by itself.",
-        )
+        ),
     )
 
 

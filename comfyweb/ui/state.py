@@ -47,6 +47,13 @@ class Tab(rx.State):
         """Show what REST's status shows; to those without a login only that they have none."""
         return LOGGED_OUT if self._session() is None else services.controller.publisher.snapshot.body
 
+    @rx.var(cache=False)
+    def own_notices(self) -> list[str]:
+        """Tell what concerns this visitor alone; nothing to those without a login."""
+        session = self._session()
+        words = services.controller.locked_out(session, self.router.session.client_ip) if session else ""
+        return [words] if words else []
+
     @rx.event
     async def join(self) -> EventSpec | None:
         """Arrive at a page: enter the status room, or go where one can log in."""
@@ -67,8 +74,7 @@ class Tab(rx.State):
         self.login_words = ""
         yield
         try:
-            password = form.get("password") if isinstance(form, dict) else None  # pyright: ignore[reportUnnecessaryIsInstance] - a stranger sends anything
-            self.token, _ = await services.sessions.login(password, self.router.session.client_ip)
+            self.token, _ = await services.sessions.login(form.get("password"), self.router.session.client_ip)
         except WrongPassword:
             self.login_words = "That is not the password."
         except TooManyAttempts as refusal:
@@ -125,7 +131,7 @@ class Tab(rx.State):
     @rx.event
     def dismiss(self, notice: str) -> None:
         """Hide a notice in this tab. Only what is shown can be hidden, so a stranger's list can't grow."""
-        shown = self.snapshot.get("notices", [])
+        shown = [*self.own_notices, *self.snapshot.get("notices", [])]
         if notice in shown:
             self.dismissed = [*(old for old in self.dismissed if old in shown), notice]
 

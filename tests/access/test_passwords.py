@@ -42,6 +42,26 @@ class HeldHasher(CountingHasher):
         return super().verify(hash, password)
 
 
+class SteppedHasher(CountingHasher):
+    """Ends one check for each of its `steps`; `begun` are those that it has begun with, in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = threading.Semaphore(0)
+        self.begun: list[str] = []
+
+    def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:  # noqa: A002 - argon2's name
+        self.begun.append(password.decode() if isinstance(password, bytes) else password)
+        self.steps.acquire(timeout=10)
+        return super().verify(hash, password)
+
+    async def has_begun(self, count: int) -> None:
+        """Wait until it has begun with so many."""
+        async with asyncio.timeout(10):
+            while len(self.begun) < count:
+                await asyncio.sleep(0.001)
+
+
 def passwords(hasher: CountingHasher) -> Passwords:
     return Passwords(SecretStr(PASSWORD), hasher=hasher)
 
@@ -119,3 +139,62 @@ async def test_a_client_that_goes_away_keeps_its_place_until_its_check_is_done()
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert isinstance(answers[0], asyncio.CancelledError)
     assert answers[1:] == [True] * (AT_ONCE + IN_LINE - 1)
+
+
+async def test_who_stands_in_line_is_looked_at_by_rank_and_then_as_they_came() -> None:
+    hasher = SteppedHasher()
+    knows = passwords(hasher)
+    ranks = [0] * AT_ONCE + [3, 1, 1, -1, 0]
+    asked = [asyncio.create_task(knows.matches(f"wrong {name}", rank)) for name, rank in enumerate(ranks)]
+    for begun in range(AT_ONCE, len(ranks)):
+        await hasher.has_begun(begun)
+        hasher.steps.release()
+    await hasher.has_begun(len(ranks))
+    hasher.steps.release(AT_ONCE)
+    await asyncio.gather(*asked)
+    knows.close()
+    assert hasher.begun[AT_ONCE:] == [f"wrong {name}" for name in (5, 6, 3, 4, 2)]
+
+
+async def test_in_a_full_line_the_last_in_rank_makes_room_for_who_goes_before() -> None:
+    hasher = HeldHasher()
+    knows = passwords(hasher)
+    flood = [asyncio.create_task(knows.matches("wrong", 5)) for _ in range(AT_ONCE + IN_LINE)]
+    await asyncio.sleep(0)
+    owner = asyncio.create_task(knows.matches(PASSWORD, 0))
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        await flood[-1]
+    hasher.go.set()
+    assert await owner is True
+    assert await asyncio.gather(*flood[:-1]) == [False] * (AT_ONCE + IN_LINE - 1)
+
+
+async def test_who_goes_away_while_in_line_leaves_it() -> None:
+    hasher = HeldHasher()
+    knows = passwords(hasher)
+    asked = [asyncio.create_task(knows.matches(PASSWORD)) for _ in range(AT_ONCE + IN_LINE)]
+    await asyncio.sleep(0)
+    asked[-1].cancel()
+    await asyncio.sleep(0)
+    another = asyncio.create_task(knows.matches(PASSWORD))
+    hasher.go.set()
+    assert await another is True
+    await asyncio.gather(*asked, return_exceptions=True)
+    assert hasher.checked == AT_ONCE + IN_LINE
+    assert await knows.matches(PASSWORD) is True
+
+
+async def test_who_is_called_and_has_just_gone_passes_the_turn_on() -> None:
+    hasher = HeldHasher()
+    hasher.go.set()
+    knows = passwords(hasher)
+    first = [asyncio.create_task(knows.matches("wrong")) for _ in range(AT_ONCE)]
+    await asyncio.sleep(0)
+    gone, next_ = asyncio.create_task(knows.matches(PASSWORD)), asyncio.create_task(knows.matches(PASSWORD))
+    await asyncio.sleep(0)
+    knows._call_next()  # a thread is free, and in the same moment the client leaves
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    assert await next_ is True
+    await asyncio.gather(*first)

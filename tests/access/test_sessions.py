@@ -107,8 +107,10 @@ async def test_guessing_elsewhere_only_delays_and_touches_no_live_session(bench:
         with pytest.raises(WrongPassword):
             await sessions.login("wrong", f"198.51.100.{n}")
     assert sessions.verify(token, bench.clock()) == session
-    await sessions.login(PASSWORD, HERE)
+    await sessions.login(PASSWORD, "203.0.113.99")
     assert 0 < bench.delays[-1] < 1
+    await sessions.login(PASSWORD, HERE)
+    assert bench.delays[-1] == 0, "the password is known there"
 
 
 async def test_a_full_line_asks_to_come_back_soon(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

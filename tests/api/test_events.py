@@ -4,14 +4,17 @@ import asyncio
 import json
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from comfyweb.api import caller
 from comfyweb.api import events as module
+from comfyweb.api.app import create_api
 from comfyweb.api.caller import Token
-from comfyweb.api.events import HEARTBEAT, LOGGED_OUT, Ending, events
+from comfyweb.api.events import HEARTBEAT, LOGGED_OUT, Ending, EventStream, events
 from comfyweb.control.publisher import Listener
 from comfyweb.machine.model import Phase
 from comfyweb.machine.snapshot import Snapshot
@@ -133,3 +136,65 @@ async def test_over_a_real_server_a_logout_ends_the_stream(world: World, served:
         assert (await client.post("/api/auth/logout")).status_code == 200
         rest = [line async for line in lines]
     assert rest[-3:-1] == ["event: logged-out", "data: {}"]
+
+
+class Reader:
+    """A client of the application, which reads or doesn't."""
+
+    def __init__(self, world: World, token: str) -> None:
+        self.statuses: list[int] = []
+        self._reads = asyncio.Event()
+        self._scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"spec_version": "2.4"},
+            "method": "GET",
+            "path": "/api/instance/events",
+            "raw_path": b"/api/instance/events",
+            "query_string": b"",
+            "headers": [(b"x-auth-token", token.encode())],
+            "client": ("192.0.2.1", 5),
+        }
+        self.asked = asyncio.create_task(create_api()(self._scope, self._silence, self._send))
+
+    async def _silence(self) -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.statuses.append(message["status"])
+        else:
+            await self._reads.wait()
+
+
+async def test_a_stream_that_is_not_read_is_ended_and_forgotten(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "READ_WITHIN_SECONDS", AT_ONCE)
+    await Reader(world, await world.token()).asked
+    assert len(world.controller.publisher._listeners) == 0
+    assert not EventStream._of_one_login
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_login_may_have_so_many_streams_and_another_login_its_own(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STREAMS_OF_ONE_LOGIN", 2)
+    token = await world.token()
+    readers = [Reader(world, token) for _ in range(3)] + [Reader(world, await world.token())]
+    while not all(reader.statuses for reader in readers):
+        await asyncio.sleep(0)
+        for reader in readers:
+            reader._reads.set()
+    assert sorted(reader.statuses[0] for reader in readers[:3]) == [200, 200, 429], "in whichever order they come"
+    assert readers[3].statuses == [200]
+    for reader in readers:
+        reader.asked.cancel()
+    await asyncio.gather(*(reader.asked for reader in readers), return_exceptions=True)
+    again = Reader(world, token)
+    while not again.statuses:
+        await asyncio.sleep(0)
+    assert again.statuses == [200]
+    again.asked.cancel()
+    await asyncio.gather(again.asked, return_exceptions=True)

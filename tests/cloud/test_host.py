@@ -49,7 +49,7 @@ async def ask(url: str, name: str = "status") -> Any:
         ("status", "GET", "/_host/status", None),
         ("keep-alive", "POST", "/_host/keep-alive", {}),
         ("extend", "POST", "/_host/extend", {"minutes": 30}),
-        ("drain", "POST", "/_host/drain", {"deadline_seconds": 1800}),
+        ("drain", "POST", "/_host/drain", {"deadline_seconds": 1800, "stay": False}),
         ("cancel-drain", "DELETE", "/_host/drain", None),
         ("revoke", "POST", "/_host/revoke", {"session": "session-1"}),
     ],

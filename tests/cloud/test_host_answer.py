@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from comfyweb.cloud.host import from_guest_attributes
 from comfyweb.cloud.host_answer import host_seen, message
-from comfyweb.machine.model import HostSeen, Step
+from comfyweb.machine.model import Certificate, HostSeen, Step
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "host"
 BOOT = "b1946ac9-2492-4d23-8d3f-0b6f0c1a7e55"
@@ -42,6 +42,23 @@ def test_a_ready_host_is_read_whole() -> None:
     assert seen.steps[0] == Step(
         name="disk", state="done", seconds=2.0, expected_seconds=2.0, detail="Mounting the persistent disk"
     )
+
+
+def test_a_host_may_tell_which_certificate_it_has() -> None:
+    said = message(text("status_ready")) or {}
+    told = {"mode": "letsencrypt", "trusted": True, "name": "comfy.example.com", "until": "2027-02-22T00:00:00Z"}
+    seen = host_seen({**said, "tls": told}, by_https=True)
+    assert seen is not None
+    assert seen.certificate == Certificate(
+        mode="letsencrypt", trusted=True, name="comfy.example.com", until=datetime(2027, 2, 22, tzinfo=UTC)
+    )
+
+
+@pytest.mark.parametrize("told", [None, "yes", {}, {"mode": "x"}, {"mode": "", "trusted": True}, {"trusted": "yes"}])
+def test_a_host_that_tells_of_no_certificate_is_read_all_the_same(told: object) -> None:
+    seen = host_seen({**(message(text("status_ready")) or {}), "tls": told}, by_https=True)
+    assert seen is not None
+    assert seen.certificate is None
 
 
 def test_a_warming_host_tells_its_steps() -> None:
@@ -171,3 +188,12 @@ def test_a_forged_stop_in_a_far_future_is_dropped() -> None:
 def test_anything_in_guest_attributes_is_survived(values: dict[str, str]) -> None:
     seen = from_guest_attributes(values, AT)
     assert seen is None or not seen.by_https
+
+
+@pytest.mark.parametrize("when", ["9998-01-01T00:00:00Z", "1970-01-01T00:00:00Z"])
+def test_a_time_of_another_age_is_dropped_whoever_says_it(when: str) -> None:
+    said = json.loads(text("status_ready"))
+    said["activity"] = said["activity"] | {"stops_at": when, "at": when}
+    seen = host_seen(said, by_https=True)
+    assert seen is not None
+    assert (seen.stops_at, seen.last_activity) == (None, None)

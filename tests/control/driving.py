@@ -1,5 +1,6 @@
 """A loop that is driven by hand: the real client and ledger against the emulated cloud, with time that stands still."""
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -7,7 +8,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import cast
 
-from comfyweb.cloud.compute import ComputeEngine
+import httpx
+
+from comfyweb.cloud.compute import TIMEOUT_SECONDS, ComputeEngine
 from comfyweb.cloud.host import HostClient, HostSilent
 from comfyweb.control.ledger import Ledger
 from comfyweb.control.loop import Clock, Loop
@@ -16,6 +19,7 @@ from comfyweb.machine.model import HostSeen, Phase, Policy, StopMode, Wanted
 from comfyweb.machine.snapshot import Place, Snapshot, nothing_seen_yet
 from tests.cloudbox import CloudBox
 
+FIXTURES = Path(__file__).parent.parent / "fixtures/host"
 PLACE = Place(
     project="demo-project", zone="us-central1-a", instance="comfyui-gpu", comfyui_url="http://localhost:1", embed=True
 )
@@ -28,6 +32,7 @@ POLICY = Policy(
     },
     running_metadata=frozenset({"comfyweb-keys", "comfyweb-app-origin"}),
     max_run=timedelta(hours=10, minutes=15),
+    session_cap=timedelta(hours=10),
     drain=timedelta(minutes=30),
 )
 
@@ -46,9 +51,10 @@ class ScriptedHost:
             raise HostSilent("nobody answers")
         return self.says
 
-    async def drain(self, url: str, deadline: timedelta) -> None:
-        self.heard.append(f"drain {deadline.total_seconds():g}")
-        assert self.says is not None
+    async def drain(self, url: str, deadline: timedelta, *, stay: bool = False) -> None:
+        if self.says is None:
+            raise HostSilent("nobody answers")
+        self.heard.append(f"drain {deadline.total_seconds():g}{' and stay' if stay else ''}")
         self.says = replace(self.says, drain_until=self.says.at + deadline, drain_remaining=self.says.jobs)
 
     async def cancel_drain(self, url: str) -> None:
@@ -75,18 +81,36 @@ class ScriptedHost:
 class Driver:
     """A loop with everything around it. `turn` takes one turn; `pass_time` moves the one clock of them all."""
 
-    def __init__(self, box: CloudBox, path: Path) -> None:
+    def __init__(
+        self,
+        box: CloudBox,
+        path: Path,
+        policy: Policy,
+        *,
+        host: ScriptedHost | None = None,
+        url: str = "",
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
         self.box = box
+        self.url = url or box.url
+        self.timeout_seconds = timeout_seconds
+        self.policy = policy
         self.path = path
-        self.host = ScriptedHost()
+        self.host = host or ScriptedHost()
         self.shown: list[Snapshot] = []
+        self.wrong = timedelta()
         self.fresh()
 
     def fresh(self) -> None:
         """Make a new process's worth of objects, as after a crash: only the database is the same."""
         self.ledger = Ledger(f"sqlite:///{self.path}", machine="demo-project/us-central1-a/comfyui-gpu")
         self.compute = ComputeEngine(
-            project="demo-project", instance="comfyui-gpu", endpoint=self.box.url, credentials_file=None, now=self.now
+            project="demo-project",
+            instance="comfyui-gpu",
+            endpoint=self.url,
+            credentials_file=None,
+            now=self.wall,
+            timeout_seconds=self.timeout_seconds,
         )
         self.publisher = Publisher(nothing_seen_yet(PLACE))
         self.publisher.subscribe(self._show)
@@ -95,9 +119,9 @@ class Driver:
             host=cast(HostClient, self.host),
             ledger=self.ledger,
             publisher=self.publisher,
-            policy=POLICY,
+            policy=self.policy,
             place=PLACE,
-            clock=Clock(now=self.now, monotonic=lambda: self.now().timestamp()),
+            clock=Clock(now=self.wall, monotonic=lambda: self.now().timestamp()),
         )
 
     async def _show(self, snapshot: Snapshot) -> None:
@@ -106,6 +130,10 @@ class Driver:
     def now(self) -> datetime:
         """The one time there is."""
         return self.box.clock.now()
+
+    def wall(self) -> datetime:
+        """What the clock of the app's computer says: `wrong` is how far it is ahead."""
+        return self.now() + self.wrong
 
     @property
     def phase(self) -> Phase:
@@ -119,7 +147,7 @@ class Driver:
 
     async def ask(self, wanted: Wanted, mode: StopMode = StopMode.DRAIN) -> None:
         """Press a button."""
-        await self.ledger.ask(wanted, mode, "s", self.now())
+        await self.ledger.ask(wanted, mode, "s", self.loop.now())
         self.loop.wake()
 
     async def turn(self) -> float:
@@ -143,6 +171,12 @@ class Driver:
             self.box.advance(min(max(wait, 0.05), max((end - self.now()).total_seconds(), 0.05)))
         await self.turn()
 
+    def say_by_guest_attributes(self, key: str, **changes: object) -> None:
+        """Let the host write its `phase` or `heartbeat` by way of Google, now, with these differences."""
+        said = json.loads((FIXTURES / f"{key}.json").read_text()) | {"at": self.now().isoformat(), **changes}
+        address = f"{self.box.url}/computeMetadata/v1/instance/guest-attributes/comfyweb/{key}"
+        httpx.put(address, content=json.dumps(said), headers={"Metadata-Flavor": "Google"}).raise_for_status()
+
     def answers(self, **changes: object) -> None:
         """Let the host say that ComfyUI is ready, with these differences."""
         seen = HostSeen(at=self.now(), boot_id="boot-1", phase="ready", comfyui_ready=True)
@@ -150,10 +184,10 @@ class Driver:
 
 
 @asynccontextmanager
-async def driven(tmp_path: Path) -> AsyncGenerator[Driver]:
+async def driven(tmp_path: Path, policy: Policy = POLICY) -> AsyncGenerator[Driver]:
     """A driver with its cloud, closed at the end."""
     with CloudBox(manual=True) as box:
-        driver = Driver(box, tmp_path / "ledger.db")
+        driver = Driver(box, tmp_path / "ledger.db", policy)
         await driver.ledger.open()
         yield driver
         await driver.compute.close()

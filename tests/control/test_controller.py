@@ -13,7 +13,7 @@ from comfyweb.access.host_tokens import HostTokens
 from comfyweb.access.sessions import Session
 from comfyweb.cloud.host import HostClient
 from comfyweb.control.controller import Controller, NotNow, Unavailable
-from comfyweb.control.loop import Clock
+from comfyweb.control.visitors import Visitors
 from comfyweb.machine.model import Phase, StopMode, Wanted
 from tests.control.driving import Driver, driven
 
@@ -34,7 +34,7 @@ def controller(driver: Driver) -> Controller:
         publisher=driver.publisher,
         host=cast(HostClient, driver.host),
         tokens=tokens,
-        clock=Clock(now=driver.now),
+        visitors=Visitors(),
     )
 
 
@@ -67,6 +67,15 @@ async def test_start_while_it_is_on_changes_nothing(driver: Driver, controller: 
     await driver.live(5)
     assert len(driver.box.world.operations) == operations
     assert driver.phase is Phase.READY
+
+
+async def test_who_would_be_turned_away_is_told_by_what_is_in_the_metadata(
+    controller: Controller, driver: Driver, session: Session
+) -> None:
+    assert controller.locked_out(session, "93.184.216.34") == ""
+    driver.box.machine.metadata["allowed_ip"] = "8.8.8.8"
+    await driver.turn()
+    assert "You would lock yourself out" in controller.locked_out(session, "93.184.216.34")
 
 
 async def test_stop_of_a_machine_that_is_off_says_so(driver: Driver, controller: Controller, session: Session) -> None:
@@ -120,7 +129,7 @@ async def test_a_ledger_that_cannot_be_written_refuses_with_words_and_nothing_ha
         publisher=driver.publisher,
         host=cast(HostClient, driver.host),
         tokens=controller._tokens,
-        clock=Clock(now=driver.now),
+        visitors=Visitors(),
     )
     with pytest.raises(Unavailable, match="nothing was done"):
         await broken.start(session)
@@ -138,7 +147,7 @@ async def test_a_missing_machine_can_be_neither_started_nor_stopped(
         await controller.stop(session, StopMode.NOW)
 
 
-async def test_extend_promises_nothing_past_compute_engines_limit(
+async def test_extend_promises_nothing_past_the_end_of_the_longest_session(
     driver: Driver, controller: Controller, session: Session
 ) -> None:
     await driver.turn()
@@ -149,9 +158,9 @@ async def test_extend_promises_nothing_past_compute_engines_limit(
     ends = datetime.fromisoformat(str(run["ends_at"]))
     driver.answers(stops_at=ends - timedelta(minutes=10))
     await driver.until(Phase.READY)
-    assert "limit" in await controller.extend(session, 30)
+    assert "end of the longest session" in await controller.extend(session, 30)
     driver.answers(stops_at=ends)
     driver.loop.wake()
     await driver.turn()
-    with pytest.raises(NotNow, match="limit"):
+    with pytest.raises(NotNow, match="longest session"):
         await controller.extend(session, 30)

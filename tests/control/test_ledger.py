@@ -15,7 +15,7 @@ from comfyweb.access.sessions import Session
 from comfyweb.control import ledger as ledger_module
 from comfyweb.control.ledger import Ledger, LedgerError
 from comfyweb.machine.faults import named
-from comfyweb.machine.model import StopMode, StopReason, Verb, Wanted
+from comfyweb.machine.model import Guard, StopMode, StopReason, Verb, Wanted
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -76,6 +76,26 @@ async def test_a_refused_intent_keeps_its_reason(ledger: Ledger) -> None:
     assert standing.last_intent_fault == named("quota")
 
 
+async def test_a_fault_keeps_the_times_of_its_repetition(ledger: Ledger, path: Path) -> None:
+    begun = await ledger.begin(Verb.START, "z", "r-1", None, NOW)
+    await ledger.end_attempt(begun.id, named("rate-limit"), NOW)
+    again = await reopened(path)
+    (ended,) = (await again.standing()).attempts
+    await again.close()
+    assert ended.fault == named("rate-limit")
+
+
+async def test_a_fault_that_an_older_comfyweb_stored_is_read(path: Path, ledger: Ledger) -> None:
+    begun = await ledger.begin(Verb.START, "z", "r-1", None, NOW)
+    await ledger.end_attempt(begun.id, named("quota"), NOW)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE attempt SET fault = json_set(fault, '$.retry', json('true'))")
+    again = await reopened(path)
+    (ended,) = (await again.standing()).attempts
+    await again.close()
+    assert ended.fault == named("quota")
+
+
 async def test_an_attempt_is_known_before_its_answer(ledger: Ledger, path: Path) -> None:
     begun = await ledger.begin(Verb.START, "z", "r-1", None, NOW)
     again = await reopened(path)
@@ -106,6 +126,19 @@ async def test_the_usual_start_is_the_median_of_the_last_ones(ledger: Ledger) ->
     assert standing.usual_start == timedelta(seconds=90)
     assert standing.last_run is not None
     assert standing.last_run.reason is StopReason.IDLE
+
+
+async def test_a_stop_counts_until_it_is_refused_or_called_off(ledger: Ledger) -> None:
+    assert (await ledger.standing()).stop is None
+    stop = await ledger.ask(Wanted.OFF, StopMode.NOW, "s", NOW)
+    assert (await ledger.standing()).stop == stop
+    start = await ledger.ask(Wanted.ON, StopMode.DRAIN, "s", NOW)
+    assert (await ledger.standing()).stop == stop
+    await ledger.end_intent(start.id, None, NOW)
+    assert (await ledger.standing()).stop is None
+    refused = await ledger.ask(Wanted.OFF, StopMode.NOW, "s", NOW)
+    await ledger.end_intent(refused.id, named("permission"), NOW)
+    assert (await ledger.standing()).stop is None
 
 
 async def test_sessions_live_until_they_end_or_expire(ledger: Ledger) -> None:
@@ -161,3 +194,11 @@ async def test_a_locked_database_is_an_error_that_leaves_no_trace(
 async def test_a_database_that_cannot_be_opened_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="the database failed"):
         await Ledger(f"sqlite:///{tmp_path}/no/such/folder/x.db", machine="m").open()
+
+
+async def test_a_persons_stop_takes_the_place_of_a_guards_and_not_the_other_way_round(ledger: Ledger) -> None:
+    await ledger.ask(Wanted.OFF, StopMode.DRAIN, Guard.SESSION_CAP, NOW)
+    persons = await ledger.ask(Wanted.OFF, StopMode.DRAIN, "s", NOW)
+    assert persons.guard is None
+    assert await ledger.ask(Wanted.OFF, StopMode.DRAIN, Guard.SESSION_CAP, NOW) == persons
+    assert await ledger.ask(Wanted.OFF, StopMode.DRAIN, "other", NOW) == persons

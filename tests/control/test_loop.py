@@ -1,20 +1,16 @@
 """The loop from Start to off, with the real client against the emulated cloud, in a time that the test moves."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
 import pytest
 
 from comfyweb.access.sessions import Session
 from comfyweb.control.ledger import LedgerError
 from comfyweb.machine.model import Phase, StopMode, StopReason, Verb, Wanted
 from tests.control.driving import Driver, driven
-
-FIXTURES = Path(__file__).parent.parent / "fixtures/host"
 
 
 @pytest.fixture
@@ -140,6 +136,29 @@ async def test_a_start_while_it_stops_is_kept(driver: Driver) -> None:
     await driver.until(Phase.BOOTING)
 
 
+@pytest.mark.parametrize("seen_stopping", [True, False])
+@pytest.mark.parametrize("wanted", [Wanted.ON, Wanted.OFF])
+async def test_what_is_asked_for_while_it_stops_does_not_change_why_it_stopped(
+    driver: Driver, wanted: Wanted, *, seen_stopping: bool
+) -> None:
+    await up(driver)
+    driver.host.says = None
+    await driver.ask(Wanted.OFF, StopMode.NOW)
+    await driver.until(Phase.STOPPING)
+    if seen_stopping:
+        await driver.live(4)
+        assert driver.box.machine.status == "STOPPING"
+    elif wanted is Wanted.OFF:
+        return  # Asked for before anything was seen to go off, the gentle stop is as good a reason.
+    await driver.ask(wanted)
+    for _ in range(30):
+        await driver.live(1)
+        if isinstance(stop := driver.body["last_stop"], dict):
+            assert stop["reason"] == StopReason.STOPPED_NOW
+            return
+    raise AssertionError("it did not stop")
+
+
 async def test_an_idle_machine_that_powers_itself_off_is_told_as_idle(driver: Driver) -> None:
     await up(driver)
     driver.answers(stops_at=driver.now() + timedelta(seconds=16))
@@ -250,17 +269,10 @@ async def test_a_process_killed_between_a_call_and_its_answer_makes_the_same_cal
     assert kinds.count("start") == 1
 
 
-def say_by_guest_attributes(driver: Driver, **changes: object) -> None:
-    fixture = (FIXTURES / "phase.json").read_text()
-    said = json.loads(fixture) | {"at": driver.now().isoformat(), **changes}
-    address = f"{driver.box.url}/computeMetadata/v1/instance/guest-attributes/comfyweb/phase"
-    httpx.put(address, content=json.dumps(said), headers={"Metadata-Flavor": "Google"}).raise_for_status()
-
-
 async def test_while_https_is_silent_the_boot_is_followed_by_way_of_google(driver: Driver) -> None:
     await driver.ask(Wanted.ON)
     await driver.until(Phase.BOOTING)
-    say_by_guest_attributes(driver)
+    driver.say_by_guest_attributes("phase")
     await driver.live(3)
     assert driver.phase is Phase.BOOTING
     assert "Loading the graphics driver" in str(driver.body["boot"])
@@ -270,7 +282,7 @@ async def test_while_https_is_silent_the_boot_is_followed_by_way_of_google(drive
 async def test_what_an_earlier_boot_left_in_the_guest_attributes_is_not_believed(driver: Driver) -> None:
     await driver.ask(Wanted.ON)
     await driver.until(Phase.BOOTING)
-    say_by_guest_attributes(driver, at="2026-11-22T12:00:00Z", comfyui={"ready": True})
+    driver.say_by_guest_attributes("phase", at="2026-11-22T12:00:00Z", comfyui={"ready": True})
     await driver.live(3)
     assert driver.phase is Phase.BOOTING
     assert "Loading the graphics driver" not in str(driver.body["boot"])
@@ -306,6 +318,21 @@ async def test_a_start_asked_before_a_long_downtime_is_not_made_up_for(driver: D
     assert driver.phase is Phase.OFF
     assert "not carried out" in str(driver.body["fault"])
     assert not driver.box.world.operations
+
+
+async def test_a_stop_whose_outcome_may_not_be_read_is_judged_by_the_machine(driver: Driver) -> None:
+    await up(driver)
+    driver.box.fault("permission", verb="operations.get", times=None)
+    driver.host.says = None
+    await driver.ask(Wanted.OFF, StopMode.NOW)
+    await driver.until(Phase.STOPPING)
+    await driver.until(Phase.OFF)
+    await driver.live(40)
+    assert driver.body["fault"] is None
+    assert driver.body["wanted"] == ""
+    stop = driver.body["last_stop"]
+    assert isinstance(stop, dict)
+    assert stop["reason"] == StopReason.STOPPED_NOW
 
 
 async def test_a_call_lost_long_ago_is_not_repeated(driver: Driver) -> None:

@@ -5,7 +5,9 @@ from datetime import timedelta
 import pytest
 
 from comfyweb.control import terms
+from comfyweb.machine.preparation import SCRIPT_MARK
 from comfyweb.settings import Settings, load
+from vm_setup.host.bundle import version_of
 
 NEEDED = {
     "AUTH_PASSWORD": "a quiet river at dawn",
@@ -27,6 +29,25 @@ def test_a_machine_carries_our_keys_and_never_a_password() -> None:
     assert metadata["auth_user"] == metadata["auth_pass"] == metadata["comfyweb-command"] == ""
     assert NEEDED["AUTH_PASSWORD"] not in str(metadata)
     assert NEEDED["JWT_SECRET"] not in str(metadata)
+
+
+def test_the_machine_gets_its_software_inline_or_by_address_never_both() -> None:
+    inline = terms.policy(settings(), "").metadata
+    assert SCRIPT_MARK in inline["startup-script"]
+    assert version_of(inline["startup-script"]) == terms.place(settings()).host_version
+    assert "startup-script-url" not in inline
+    by_address = terms.policy(settings(STARTUP_SCRIPT_URL="gs://bucket/host.sh"), "").metadata
+    assert by_address["startup-script-url"] == "gs://bucket/host.sh"
+    assert "startup-script" not in by_address
+
+
+def test_what_comfyui_is_and_where_it_comes_from_reaches_the_machine() -> None:
+    metadata = terms.policy(
+        settings(COMFYUI_RELEASE="v0.33.0", COMFYUI_GIT="https://git.example.com/ComfyUI.git"), ""
+    ).metadata
+    assert metadata["comfyweb-comfyui"] == "v0.33.0"
+    assert metadata["comfyweb-comfyui-git"] == "https://git.example.com/ComfyUI.git"
+    assert terms.policy(settings(), "").metadata["comfyweb-comfyui-git"] == "", "the host's own choice again"
 
 
 def test_a_setting_that_is_not_set_leaves_the_machines_key_alone() -> None:

@@ -1,12 +1,13 @@
 """The words for what goes wrong, and how they are found."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfyweb.machine.faults import FAULTS, MACHINE_FAULTS, NOT_LOOKED_YET, classify, lacking, named, plain
+from comfyweb.machine.faults import FAULTS, MACHINE_FAULTS, NOT_LOOKED_YET, classify, in_vain, lacking, named, plain
 from comfyweb.machine.model import Fault
 
 WHERE = "'projects/studio/zones/us-central1-a/instances/comfyui-gpu'"
@@ -100,7 +101,29 @@ def test_only_what_can_not_surprise_the_payer_is_repeated_without_asking() -> No
 def test_a_stock_out_names_the_zone_and_passes_but_is_not_retried() -> None:
     fault = classify("ZONE_RESOURCE_POOL_EXHAUSTED", FULL)
     assert "zone us-central1-a" in fault.what
-    assert (fault.passes, fault.retry) == (True, False)
+    assert (fault.passes, fault.retry) == (True, ())
+
+
+def test_a_stock_out_says_where_google_has_some_and_promises_nothing() -> None:
+    fault = classify("ZONE_RESOURCE_POOL_EXHAUSTED", FULL, elsewhere=["us-central1-b", "us-central1-c", "us-east1-d"])
+    assert "some in us-central1-b, us-central1-c and us-east1-d just now." in fault.what
+    assert "in such a zone and name that one in GCE_ZONE" in fault.todo
+    assert not fault.retry
+    assert "some in us-central1-f just" in classify("GPU_STOCKOUT", "", elsewhere=["us-central1-f", ""]).what
+
+
+@pytest.mark.parametrize("zones", [[], [""], ["<b>here</b>"], ["us central"], ["x" * 500 + "!"], ["us-central1-a; rm"]])
+def test_what_is_no_zone_is_not_told(zones: list[str]) -> None:
+    assert classify("ZONE_RESOURCE_POOL_EXHAUSTED", FULL, elsewhere=zones) == classify(
+        "ZONE_RESOURCE_POOL_EXHAUSTED", FULL
+    )
+
+
+def test_a_call_that_was_in_vain_is_not_said_to_be_repeated() -> None:
+    fault = in_vain(named("rate-limit"), timedelta(minutes=10))
+    assert "tried for 10 minutes and has given up" in fault.what
+    assert "comfyweb" not in fault.todo
+    assert (fault.passes, fault.retry) == (True, ())
 
 
 def test_a_quota_names_the_limit_and_where_it_holds() -> None:

@@ -65,9 +65,9 @@ def context(chromium: Browser) -> Generator[BrowserContext]:
 def picture(page: Page, name: str) -> None:
     """Leave a screenshot of the desk and of the phone."""
     PICTURES.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=PICTURES / f"{name}-desk.png")
+    page.screenshot(path=PICTURES / f"{name}-desk.png", animations="disabled")
     page.set_viewport_size({"width": 390, "height": 844})
-    page.screenshot(path=PICTURES / f"{name}-phone.png")
+    page.screenshot(path=PICTURES / f"{name}-phone.png", animations="disabled")
     page.set_viewport_size({"width": 1440, "height": 900})
 
 
@@ -157,7 +157,7 @@ def test_a_gentle_stop_waits_for_the_job_and_start_takes_it_back(context: Browse
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.get_by_role("dialog").get_by_text(re.compile("1 job"))).to_be_visible(timeout=SLOWLY)
     picture(page, "07-stop-dialog")
-    page.get_by_role("dialog").get_by_role("button", name="Stop when they are done").click()
+    page.get_by_role("dialog").get_by_role("button", name="Stop when it is done").click()
     shows(page, "draining")
     picture(page, "08-draining")
     page.get_by_role("button", name="Keep it running").first.click()

@@ -1,6 +1,7 @@
 """The product's own app with a made-up machine behind it, driven as a browser's websocket drives it."""
 
 import asyncio
+import itertools
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from typing import Any, cast
@@ -115,6 +116,8 @@ async def _settled() -> None:
 class House:
     """One running app."""
 
+    _numbers = itertools.count()  # Reflex's namespace is the process's, so no two houses may name a tab alike
+
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.wire, self.clock, self.machine = Wire(), Clock(), Machine(BODY)
         self.sessions = stand_ins.sessions(self.clock)
@@ -122,12 +125,11 @@ class House:
             monkeypatch.setattr(app.event_namespace, name, getattr(self.wire, name))
         monkeypatch.setattr(live, "_now", self.clock.now)
         self.live = Live(app)
-        self._tabs = 0
 
     def tab(self, tab_id: str = "", path: str = "/") -> Tab:
         """Return a tab that has not connected yet; a given id is one that was heard somewhere."""
-        self._tabs += 1
-        return Tab(self.wire, tab_id or f"tab-{id(self)}-{self._tabs}", f"socket-{id(self)}-{self._tabs}", path)
+        number = next(self._numbers)
+        return Tab(self.wire, tab_id or f"tab-{number}", f"socket-{number}", path)
 
     async def token(self) -> str:
         """Log in elsewhere."""

@@ -43,6 +43,7 @@ class Machine:
         self.asked: list[str] = []
         self.refusal: Exception | None = None
         self.on_round: list[Any] = []
+        self.turned_away: dict[str, str] = {}
         self._gate = gate
 
     def _note(self, asked: str) -> str:
@@ -53,6 +54,9 @@ class Machine:
 
     def look(self) -> None:
         self._note("look")
+
+    def locked_out(self, session: Session, address: str) -> str:
+        return self.turned_away.get(address, "")
 
     async def start(self, session: Session) -> str:
         return self._note("start")

@@ -5,7 +5,6 @@ import contextlib
 import contextvars
 import re
 import shutil
-import socket
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
 from pathlib import Path
@@ -17,11 +16,12 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from comfyweb import comfyweb
 from comfyweb.control import start
 from comfyweb.control.services import Bound
+from comfyweb.demo.listening import bound
 from comfyweb.machine.model import Phase
 from comfyweb.machine.snapshot import Snapshot
 from comfyweb.settings import load
@@ -43,10 +43,11 @@ COMFYUI = """<!doctype html><title>ComfyUI</title><input id=inside>
 class Site:
     """The app, and what stands for ComfyUI on another port, served from a thread."""
 
-    def __init__(self) -> None:
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    def __init__(self, hosts: tuple[str, str] = ("http://localhost", "http://localhost"), **tls: str) -> None:
+        sockets = [bound(0) for _ in range(2)]
         ports = [opened.getsockname()[1] for opened in sockets]
-        self.url, self.comfyui = (f"http://localhost:{port}" for port in ports)
+        self.url, self.comfyui = (f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
+        self._tls = tls
         self.gate_calls: list[str] = []
         self.machine = Machine(bodies.body("off"), gate=self.comfyui)
         self.sessions = stand_ins.sessions(Clock())
@@ -56,6 +57,7 @@ class Site:
                 "JWT_SECRET": "bf3c9d54e1a86720bf3c9d54e1a86721",
                 "GCP_PROJECT": "demo-project",
                 "PORT": str(ports[0]),
+                "PUBLIC_URL": self.url,
                 "COMFYUI_URL": self.comfyui,
             },
             None,
@@ -116,17 +118,18 @@ class Site:
         self._loop.run_until_complete(self._serve())
 
     async def _serve(self) -> None:
-        apps = [
-            comfyweb.serve(),
-            Starlette(routes=[Route("/_host/gate", self._gate), Route("/_host/health", self._health)]),
-        ]
+        apps = [comfyweb.serve(), Starlette(routes=self.routes())]
         self._servers = [
-            uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="wsproto", lifespan=lifespan))
+            uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="wsproto", lifespan=lifespan, **self._tls))  # pyright: ignore[reportArgumentType] - of TLS the texts alone
             for app, lifespan in zip(apps, ("on", "off"), strict=True)
         ]
         await asyncio.gather(
             *(server.serve([opened]) for server, opened in zip(self._servers, self._sockets, strict=True))
         )
+
+    def routes(self) -> list[BaseRoute]:
+        """Return what stands for ComfyUI and its gate."""
+        return [Route("/_host/gate", self._gate), Route("/_host/health", self._health)]
 
     async def _gate(self, request: Request) -> Response:
         mode = request.headers.get("sec-fetch-mode", "")
@@ -210,6 +213,7 @@ def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
     """Open a fresh profile, the machine being off."""
     site.show(bodies.body("off"))
     site.machine.asked.clear()
+    site.machine.turned_away.clear()
     site.gate_calls.clear()
     with browser.new_context() as context:
         yield context
@@ -454,6 +458,40 @@ def test_a_frame_whose_comfyui_says_hello_needs_no_probe(page: Page, site: Site)
     expect(page.locator(".cover")).to_have_count(0, timeout=15_000)
 
 
+def test_where_a_browser_keeps_the_storage_of_other_sites_away_the_page_says_so_and_offers_a_tab(
+    page: Page, context: BrowserContext, site: Site
+) -> None:
+    page.clock.install()
+    site.show(bodies.ready(site.comfyui, same_site=False))
+    expect(page.frame_locator("iframe").locator("#inside")).to_be_visible()
+    cover = page.locator(".cover")
+    expect(cover).to_have_count(0)
+    page.clock.run_for(20_500)
+    expect(cover).to_contain_text("seems to block the storage of other sites")
+    with context.expect_page() as opened:
+        cover.get_by_role("button", name="Open ComfyUI in its own tab").click()
+    expect(opened.value.locator("#inside")).to_be_visible()
+    cover.get_by_role("button", name="Show it all the same").click()
+    expect(cover).to_have_count(0)
+    assert loads(page) == 1
+
+
+def test_a_comfyui_of_another_site_that_comes_up_is_not_doubted(page: Page, site: Site) -> None:
+    page.clock.install()
+    site.show(bodies.ready(site.comfyui, same_site=False))
+    inside = page.frame_locator("iframe").locator("#inside")
+    expect(inside).to_be_visible()
+    page.clock.run_for(20_500)
+    expect(page.locator(".cover")).to_contain_text("seems to block")
+    inside.evaluate("() => parent.postMessage({source: 'comfyweb', kind: 'ready'}, '*')")  # it was slow
+    expect(page.locator(".cover")).to_have_count(0)
+    site.show(bodies.body("off"))
+    site.show(bodies.ready(site.comfyui, same_site=False))
+    inside.evaluate("() => parent.postMessage({source: 'comfyweb', kind: 'ready'}, '*')")
+    page.clock.run_for(20_500)
+    expect(page.locator(".cover")).to_have_count(0)
+
+
 def test_a_frame_that_does_not_load_within_twenty_seconds_is_given_up(page: Page, site: Site) -> None:
     page.clock.install()
     held: list[Any] = []
@@ -461,8 +499,28 @@ def test_a_frame_that_does_not_load_within_twenty_seconds_is_given_up(page: Page
     with page.expect_request(re.compile("/_host/gate")):
         site.show(bodies.ready(site.comfyui))
     expect(page.locator(".cover")).to_have_text("Opening ComfyUI…")
+    page.route(re.compile("/_host/health"), lambda route: route.abort())
     page.clock.run_for(20_500)
     expect(page.locator(".cover")).to_contain_text("cannot be reached")
+    page.unroute(re.compile("/_host/health"))
+    for route in held:
+        route.continue_()
+    expect(page.locator(".cover")).to_have_count(0)
+
+
+def test_a_frame_that_loads_slowly_from_a_gate_that_answers_is_waited_for(page: Page, site: Site) -> None:
+    page.clock.install()
+    held: list[Any] = []
+    page.route(re.compile("/_host/gate"), lambda route: held.append(route))  # noqa: PLW0108 - as above
+    with page.expect_request(re.compile("/_host/gate")):
+        site.show(bodies.ready(site.comfyui))
+    expect(page.locator(".cover")).to_have_text("Opening ComfyUI…")
+    page.clock.run_for(20_500)
+    expect(page.locator(".cover")).to_contain_text("still loads")
+    expect(page.locator(".cover").get_by_role("button", name="Open in a tab")).to_be_visible()
+    page.clock.run_for(170_000)
+    expect(page.locator(".cover")).to_contain_text("still loads")
+    assert len(held) == 1
     for route in held:
         route.continue_()
     expect(page.locator(".cover")).to_have_count(0)
@@ -474,14 +532,24 @@ def ends(seconds: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("stops_at", [bodies.at(1500), ""])
-def test_near_compute_engines_limit_nothing_is_offered_that_cannot_help(stops_at: str, page: Page, site: Site) -> None:
+def test_near_the_end_of_a_session_nothing_is_offered_that_cannot_help(stops_at: str, page: Page, site: Site) -> None:
     site.show(bodies.ready(site.comfyui, stops_at=stops_at, run=ends(250)))
     warning = page.locator(".warning")
-    expect(warning).to_contain_text(
-        re.compile(r"Compute Engine ends this run at .*\d+:\d\d.*: its longest run is over\.")
-    )
+    expect(warning).to_contain_text(re.compile(r"This run ends at .*\d+:\d\d.*: the longest session is over\."))
     expect(warning.get_by_text("Nobody seems to be here.")).to_be_hidden()
     expect(warning.get_by_role("button")).to_have_count(0)
+
+
+def test_an_announced_end_is_told_with_its_time_and_can_not_be_taken_back(page: Page, site: Site) -> None:
+    ending = {"reason": "session-cap", "at": bodies.at(500), "words": "The longest session is nearly over."}
+    drain = {"until": bodies.at(500), "remaining": 0}
+    site.show(bodies.ready(site.comfyui) | {"phase": "draining", "drain": drain, "ending": ending})
+    expect(page.get_by_role("alert").get_by_text("The longest session is nearly over.")).to_be_visible()
+    expect(page.locator(".announced")).to_contain_text(re.compile(r"8:\d\d"))
+    expect(page.get_by_role("button", name="Keep it running")).to_have_count(0)
+    site.show(bodies.ready(site.comfyui) | {"phase": "draining", "drain": drain})
+    expect(page.get_by_role("button", name="Keep it running").first).to_be_visible()
+    expect(page.locator(".announced")).to_have_count(0)
 
 
 def test_extend_is_offered_in_the_bar_only_where_it_wins_a_minute(page: Page, site: Site) -> None:
@@ -557,6 +625,8 @@ def test_a_start_that_waits_for_trouble_to_pass_can_be_called_off(page: Page, si
         ({"passes": True, "retry": True}, "This passes by itself; comfyweb keeps trying."),
         ({"passes": True, "retry": False}, "This passes with time. comfyweb does not try again by itself."),
         ({"passes": False, "retry": False}, "This does not pass by itself."),
+        ({"passes": True, "retry": True, "retry_at": bodies.at(7199)}, "comfyweb tries again in 1:"),
+        ({"passes": False, "retry": False, "retry_at": bodies.at(7199)}, "comfyweb tries again in 1:"),
     ],
 )
 def test_a_fault_says_who_has_to_try_again(changes: dict[str, Any], words: str, page: Page, site: Site) -> None:
@@ -599,11 +669,69 @@ def test_words_of_a_click_do_not_show_at_the_login(page: Page) -> None:
     expect(page.get_by_text("Words about start.")).to_have_count(0)
 
 
+@pytest.mark.parametrize("width", [390, 1440])
+def test_notices_cover_neither_the_panel_nor_what_is_said_in_comfyuis_place(width: int, page: Page, site: Site) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    notices = [f"{number}: {'a long notice of what is wrong and of what to do ' * 4}" for number in range(3)]
+
+    def below(words: str) -> bool:
+        return page.evaluate(
+            "words => { const of = q => [...document.querySelectorAll(q)].find(e => e.checkVisibility());"
+            "return of('.notices').getBoundingClientRect().bottom <= of(words).getBoundingClientRect().top }",
+            words,
+        )
+
+    site.show(bodies.body("off", notices=notices))
+    expect(page.get_by_role("listitem")).to_have_count(3)
+    assert below(".panel")
+    site.show(bodies.ready(site.comfyui, embed=False, embed_words="In a tab.", notices=notices))
+    expect(page.locator(".cover p")).to_be_visible()
+    assert below(".cover p")
+
+
 def test_a_notice_can_be_put_away(page: Page, site: Site) -> None:
     site.show(bodies.ready(site.comfyui, notices=["one notice", "another notice"]))
     page.get_by_role("listitem").filter(has_text="one notice").get_by_role("button").click()
     expect(page.get_by_text("one notice")).to_have_count(0)
     expect(page.get_by_text("another notice")).to_be_visible()
+
+
+def test_who_would_lock_himself_out_is_told_before_the_machine_is_started(
+    page: Page, context: BrowserContext, site: Site
+) -> None:
+    words = "You would lock yourself out: your address, 127.0.0.1, is not in ALLOWED_IP."
+    site.machine.turned_away["127.0.0.1"] = words
+    stranger = context.browser.new_context() if context.browser else context
+    other = stranger.new_page()
+    other.goto(f"{site.url}/login")
+    expect(other.get_by_label("Password")).to_be_visible()
+    expect(other.get_by_text("lock yourself out")).to_have_count(0)
+    stranger.close()
+    page.reload()
+    expect(page.get_by_role("listitem").filter(has_text=words)).to_be_visible()
+    expect(page.get_by_role("button", name="Start")).to_be_visible()
+    page.get_by_role("listitem").filter(has_text=words).get_by_role("button").click()
+    expect(page.get_by_text(words)).to_have_count(0)
+    page.reload()
+    expect(page.get_by_text(words)).to_be_visible()
+    site.end_all_sessions()
+    site.round()
+    expect(page.get_by_role("heading", name="You are logged out")).to_be_visible()
+    expect(page.get_by_text(words)).to_have_count(0)
+
+
+def test_which_certificate_the_machine_has_and_what_an_upload_may_have_are_in_the_menu(page: Page, site: Site) -> None:
+    certificate = {"mode": "letsencrypt", "trusted": True, "words": "Let's Encrypt, until 22 February 2027"}
+    site.show(bodies.ready(site.comfyui, certificate=certificate, upload_limit_mb=100))
+    page.get_by_role("button", name="Menu").click()
+    menu = page.locator("#menu")
+    expect(menu.get_by_text("Let's Encrypt, until 22 February 2027")).to_be_visible()
+    expect(menu.get_by_text("up to 100 MB each, Cloudflare's limit on small plans")).to_be_visible()
+    site.show(bodies.ready(site.comfyui))
+    expect(menu.get_by_text("Certificate")).to_have_count(0)
+    expect(menu.get_by_text("Uploads")).to_have_count(0)
+    site.show(bodies.body("off", upload_limit_mb=100))
+    expect(page.locator(".facts")).to_contain_text("up to 100 MB each")
 
 
 def test_a_tab_whose_login_has_ended_says_so_and_shows_nothing_else(page: Page, site: Site) -> None:

@@ -1,9 +1,11 @@
 """What every answer carries, and to which names the app answers."""
 
+from collections.abc import Mapping
+
 import httpx
 import pytest
 from starlette.responses import HTMLResponse, JSONResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from comfyweb.settings import Settings, load
 from comfyweb.ui.headers import SecurityHeaders, page_policy
@@ -43,6 +45,7 @@ async def test_every_answer_is_protected(path: str) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+    assert "geolocation=()" in answer.headers["permissions-policy"]
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
     assert len(answer.headers.get_list("content-security-policy")) == 1
 
@@ -77,10 +80,55 @@ def test_the_page_may_open_its_own_websocket() -> None:
     assert policy(PUBLIC_URL="https://app.example.com:8443")["connect-src"] == ["'self'", "wss://app.example.com:8443"]
 
 
-@pytest.mark.parametrize(("url", "secure"), [("https://app.example.com", True), ("http://app.example.com", False)])
-async def test_https_is_remembered_where_it_is_used(url: str, *, secure: bool) -> None:
+@pytest.mark.parametrize(
+    ("url", "remembered"),
+    [
+        ("https://app.example.com", True),
+        ("https://app.example.com:8443", True),
+        ("https://10.example.com", True),
+        ("http://app.example.com", False),
+        ("https://localhost:8443", False),
+        ("https://app.localhost", False),
+        ("https://nas", False),
+        ("https://127.0.0.1", False),
+        ("https://192.168.1.5:8443", False),
+        ("https://[2001:db8::1]", False),
+    ],
+)
+async def test_https_is_remembered_of_a_name_of_its_own(url: str, *, remembered: bool) -> None:
     answer = await ask(SecurityHeaders(site, settings(PUBLIC_URL=url), []), url)
-    assert ("strict-transport-security" in answer.headers) is secure
+    assert answer.headers.get("strict-transport-security") == ("max-age=31536000" if remembered else None)
+
+
+async def test_a_refused_websocket_is_answered_with_the_same_headers() -> None:
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.close", "code": 1008})
+
+    sent = await _handshake(refusing, {"websocket.http.response": {}})
+    assert [message["type"] for message in sent] == ["websocket.http.response.start", "websocket.http.response.body"]
+    assert sent[0]["status"] == 403
+    assert {name for name, _ in sent[0]["headers"]} >= {b"x-content-type-options", b"content-security-policy"}
+
+
+async def test_a_websocket_that_was_let_in_is_closed_as_such() -> None:
+    async def ending(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 1008})
+
+    for extensions in ({"websocket.http.response": {}}, {}):
+        sent = await _handshake(ending, extensions)
+        assert [message["type"] for message in sent] == ["websocket.accept", "websocket.close"]
+
+
+async def _handshake(app: ASGIApp, extensions: Mapping[str, object]) -> list[Message]:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope: Scope = {"type": "websocket", "path": "/_event/", "headers": [], "extensions": extensions}
+    await SecurityHeaders(app, settings(), [])(scope, _nothing, send)
+    return sent
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""comfyweb's loop in virtual time, against the emulator's model: years of machine time, replayed from a seed."""
