@@ -30,7 +30,8 @@ MACHINE = "/"
 class Tab(rx.State):
     """One browser tab. `token` is whatever the browser's storage holds: it is checked at every use."""
 
-    token: str = rx.LocalStorage(name="auth-token")
+    # Synchronized, or a tab that is still coming up writes the login it came with over a newer one of another tab.
+    token: str = rx.LocalStorage(name="auth-token", sync=True)
     login_words: str = ""
     words: str = ""
     words_count: rx.Field[int] = rx.field(0)

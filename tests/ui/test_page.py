@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, expect, sync_playwright
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -764,6 +764,33 @@ def test_a_login_or_logout_in_one_tab_reaches_the_others_of_the_browser(
     expect(page.get_by_text("Working")).to_be_visible()
     other.evaluate("localStorage.setItem('auth-token', '')")
     page.wait_for_url("**/login")
+
+
+@pytest.mark.parametrize("path", ["/", "/login", "/404"])
+def test_a_tab_that_is_still_coming_up_does_not_undo_a_newer_login(
+    page: Page, context: BrowserContext, site: Site, path: str
+) -> None:
+    held: list[str | bytes] = []
+    tabs: list[WebSocketRoute] = []
+
+    def hold_the_login(tab: WebSocketRoute) -> None:
+        tabs.append(tab)
+        tab.connect_to_server().on_message(
+            lambda message: held.append(message) if held or "token_rx_state_" in str(message) else tab.send(message)
+        )
+
+    other = context.new_page()
+    other.route_web_socket("**/_event/**", hold_the_login)
+    other.goto(f"{site.url}{path}")
+    while not held:
+        other.wait_for_timeout(10)
+    newer = site.token()
+    page.evaluate("token => localStorage.setItem('auth-token', token)", newer)
+    other.wait_for_function("newer => localStorage['auth-token'] === newer", arg=newer)
+    while held:
+        tabs[0].send(held.pop(0))
+        other.wait_for_timeout(10)
+    assert page.evaluate("localStorage['auth-token']") == newer
 
 
 def test_logging_out_leads_to_the_login_and_empties_the_storage(page: Page) -> None:
