@@ -20,7 +20,7 @@ PAGE := rxconfig.py requirements.txt $(shell find comfyweb/ui comfyweb/comfyweb.
 SHELLS := .ci/run $(shell find vm_setup bench -name '*.sh' 2>/dev/null)
 PYTEST = $(BIN)/python -m pytest
 
-.PHONY: help run dev build test test-fast test-machines check host-bundle bench documents constraints clean
+.PHONY: help run dev build test test-fast test-machines test-image check host-bundle bench documents constraints clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -34,12 +34,15 @@ dev: $(VENV)/build-tools ## The same, reloading when the source changes
 build: .web/built ## Build the page (python -m comfyweb then serves it)
 
 test: $(VENV)/dev .web/built ## All tests but those of real machines; names those that this machine can't run
-	@$(PYTEST) -rs -n 2 --ignore tests/machines -m "not browser"
-	@$(PYTEST) -rs --ignore tests/machines --ignore tests/ui/test_renewal.py -m browser
+	@$(PYTEST) -rs -n 2 --ignore tests/machines --ignore tests/container -m "not browser"
+	@$(PYTEST) -rs --ignore tests/machines --ignore tests/container --ignore tests/ui/test_renewal.py -m browser
 	@$(PYTEST) -rs tests/ui/test_renewal.py # serves the app once more, which one process can't
 
 test-machines: $(VENV)/dev .web/built ## Only the GPU host on real machines (systemd-nspawn): as root, some minutes; see docs/testing.md
 	@$(PYTEST) -rs tests/machines
+
+test-image: $(VENV)/dev ## Only the image that `docker build -t comfyweb .` has made, with docker and docker-compose
+	@$(PYTEST) -rs tests/container
 
 test-fast: $(VENV)/dev ## The tests without browsers and whole processes, in less than a minute
 	@$(PYTEST) -n 2 -m "not slow and not browser"

@@ -1,0 +1,86 @@
+"""The image, run by the docker of this computer."""
+
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import Self
+
+import httpx
+
+IMAGE = "comfyweb"
+# As compose.yml runs it.
+SHUT_IN = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")  # noqa: S108
+PATIENCE = 120.0
+PASSWORD = "a quiet river at dawn"
+
+
+def docker(*arguments: str) -> str:
+    """Return what it prints. Raises CalledProcessError."""
+    ran = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
+    return ran.stdout.strip()
+
+
+def missing() -> str:
+    """Return why no container can run here; empty when they can."""
+    try:
+        docker("image", "inspect", IMAGE)
+    except FileNotFoundError:
+        return "needs docker"
+    except subprocess.CalledProcessError as error:
+        return f"needs the image: docker build -t {IMAGE} . ({error.stderr.strip()})"
+    return ""
+
+
+class Container:
+    """A running one, gone at the end. `options` are those of `docker run`."""
+
+    def __init__(self, *options: str, command: Sequence[str] = ()) -> None:
+        self.id = docker("run", "--detach", *SHUT_IN, *options, IMAGE, *command)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        docker("rm", "--force", "--volumes", self.id)
+
+    @property
+    def state(self) -> dict[str, object]:
+        """What docker says of it."""
+        return json.loads(docker("inspect", "--format", "{{json .State}}", self.id))
+
+    @property
+    def said(self) -> str:
+        """What it has printed."""
+        ran = subprocess.run(["docker", "logs", self.id], capture_output=True, text=True, check=True)
+        return ran.stdout + ran.stderr
+
+    def answers(self, url: str) -> httpx.Response:
+        """Wait until it answers there with success."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return httpx.get(url).raise_for_status()
+            except httpx.HTTPError:
+                assert time.monotonic() < until, f"{url} never answered:\n{self.said}"
+                time.sleep(0.2)
+
+    def stop(self) -> int:
+        """End it as `docker stop` does, and return its exit code."""
+        docker("stop", self.id)
+        return int(docker("inspect", "--format", "{{.State.ExitCode}}", self.id))
+
+
+def until(url: str, token: str, phase: str) -> dict[str, object]:
+    """Wait for a phase of the machine; return the status."""
+    end = time.monotonic() + PATIENCE
+    while (status := httpx.get(f"{url}/api/instance/status", headers={"x-auth-token": token}).json())["phase"] != phase:
+        assert time.monotonic() < end, status
+        time.sleep(0.2)
+    return status
+
+
+def log_in(url: str) -> str:
+    """Return a session's token."""
+    answer = httpx.post(f"{url}/api/auth/login", json={"password": PASSWORD})
+    return str(answer.raise_for_status().json()["token"])

@@ -1,0 +1,147 @@
+"""The image as people run it: one for the demo and for production. `docker build -t comfyweb . && make test-image`."""
+
+import json
+import os
+import secrets
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.container.docker import PASSWORD, Container, docker, log_in, missing, until
+from tests.launching import free_ports
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
+
+ROOT = Path(__file__).parent.parent.parent
+PRODUCTION = {"AUTH_PASSWORD": PASSWORD, "JWT_SECRET": secrets.token_hex(32), "GCP_PROJECT": "demo-project"}
+
+
+def told(**settings: str) -> list[str]:
+    """Return the options by which a container is told its settings."""
+    return [word for name, value in settings.items() for word in ("--env", f"{name}={value}")]
+
+
+def published(first: int, count: int = 1, *, inside: int | None = None) -> str:
+    """Return the option that lets this computer alone reach these ports."""
+    last = "" if count == 1 else f"-{first + count - 1}"
+    return f"--publish=127.0.0.1:{first}{last}:{inside or first}{last}"
+
+
+@pytest.fixture
+def cloud() -> Iterator[tuple[Container, int]]:
+    """Run the emulated Compute Engine. Port 3000 of its network is for an app beside it, published at another."""
+    port = free_ports(1)
+    with Container(published(port, inside=3000), command=("python", "-m", "comfyweb.demo", "--fast")) as container:
+        yield container, port
+
+
+def app(beside: Container, *options: str, **settings: str) -> Container:
+    """Run the app of production in the same network as the cloud."""
+    environ = {**PRODUCTION, "COMPUTE_ENDPOINT": "http://127.0.0.1:3001", "COMFYUI_URL": "http://localhost:3002"}
+    return Container(f"--network=container:{beside.id}", *options, *told(**environ, **settings))
+
+
+def test_the_demo_comes_up_from_the_image_under_a_read_only_root() -> None:
+    port = free_ports(3)
+    demo = ("python", "-m", "comfyweb.demo.launch", "--fast")
+    with Container(published(port, 3), *told(PORT=str(port), AUTH_PASSWORD=PASSWORD), command=demo) as container:
+        url = f"http://localhost:{port}"
+        container.answers(f"{url}/readyz")
+        token = log_in(url)
+        httpx.post(f"{url}/api/instance/start", headers={"x-auth-token": token}).raise_for_status()
+        status = until(url, token, "ready")
+        assert status["comfyui_url"] == f"http://localhost:{port + 2}"
+
+
+def test_the_page_works_at_whatever_port_it_is_published(chromium: Browser, cloud: tuple[Container, int]) -> None:
+    beside, port = cloud
+    with app(beside) as container:
+        container.answers(f"http://localhost:{port}/readyz")
+        page = chromium.new_page()
+        page.goto(f"http://localhost:{port}")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("button", name="Start").click()
+        expect(page.locator("iframe, .page[data-phase=ready]").first).to_be_attached(timeout=60_000)
+        page.close()
+
+
+def test_nothing_that_was_asked_for_is_lost_and_no_tab_left_waiting_when_it_is_stopped(
+    cloud: tuple[Container, int],
+) -> None:
+    beside, port = cloud
+    url, volume = f"http://localhost:{port}", docker("volume", "create")
+    try:
+        with app(beside, f"--volume={volume}:/data") as container:
+            container.answers(f"{url}/readyz")
+            token = log_in(url)
+            ended = threading.Event()
+
+            def follow() -> None:
+                with httpx.stream("GET", f"{url}/api/instance/events", headers={"x-auth-token": token}) as events:
+                    for _ in events.iter_lines():
+                        pass
+                ended.set()
+
+            threading.Thread(target=follow, daemon=True).start()
+            httpx.post(f"{url}/api/instance/start", headers={"x-auth-token": token}).raise_for_status()
+            assert container.stop() == 0
+            assert ended.wait(30)
+        with app(beside, f"--volume={volume}:/data") as container:
+            container.answers(f"{url}/readyz")
+            until(url, token, "ready")  # by the same login, too
+    finally:
+        docker("volume", "rm", "--force", volume)
+
+
+def test_it_runs_as_nobody_in_particular_with_nothing_to_build_with_and_says_what_is_in_it() -> None:
+    with Container(command=("sleep", "infinity")) as container:
+        assert docker("exec", container.id, "id", "-u") == "10001"
+        for program in ("node", "bun", "npm", "gcc"):
+            with pytest.raises(subprocess.CalledProcessError):
+                docker("exec", container.id, "which", program)
+        listed = json.loads(docker("exec", container.id, "cat", "/app/packages.cdx.json"))
+        frozen = docker("exec", container.id, "python", "-m", "pip", "list", "--format=json")
+        assert {part["name"] for part in listed["components"]} >= {part["name"] for part in json.loads(frozen)}
+
+
+def test_default_secrets_are_refused_and_why_is_said() -> None:
+    with Container(*told(AUTH_PASSWORD="admin", JWT_SECRET="short", GCP_PROJECT="p-roject")) as container:
+        assert docker("wait", container.id) == "2"
+        assert "AUTH_PASSWORD" in container.said
+        assert "JWT_SECRET" in container.said
+
+
+def test_the_compose_file_brings_it_up_healthy_and_takes_it_down_again(tmp_path: Path) -> None:
+    for name in ("compose.yml", "compose.caddy.yml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in PRODUCTION.items()))
+
+    port = free_ports(1)
+    environ = {**os.environ, "COMFYWEB_PORT": str(port)}
+
+    def compose(*arguments: str) -> str:
+        command = ["docker-compose", *arguments]
+        ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    try:
+        compose("up", "--detach", "--no-build")
+        container = compose("ps", "--quiet", "comfyweb").strip()
+        for _ in range(240):
+            if docker("inspect", "--format", "{{.State.Health.Status}}", container) == "healthy":
+                break
+            threading.Event().wait(0.5)
+        assert docker("inspect", "--format", "{{.State.Health.Status}}", container) == "healthy"
+        assert docker("inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", container) == "true"
+        assert httpx.get(f"http://localhost:{port}/login").status_code == 200
+        # There is no Google here, and no key for it: the app serves, and says what is missing.
+        assert httpx.get(f"http://localhost:{port}/readyz").json()["dependencies"]["database"] == "ok"
+    finally:
+        compose("down", "--volumes")
