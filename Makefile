@@ -12,6 +12,8 @@ export REFLEX_DIR := $(CURDIR)/.make/reflex
 export REFLEX_TELEMETRY_ENABLED := false
 export REFLEX_CHECK_LATEST_VERSION := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Compiled once: not anew by each process of the tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 PIP = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 # What the page is made of: whatever is imported while it is built.
@@ -34,7 +36,7 @@ dev: $(VENV)/build-tools ## The same, reloading when the source changes
 build: .web/built ## Build the page (python -m comfyweb then serves it)
 
 test: $(VENV)/dev .web/built ## All tests but those of real machines; names those that this machine can't run
-	@$(PYTEST) -rs -n 2 --ignore tests/machines --ignore tests/container -m "not browser"
+	@$(PYTEST) -rs -n 2 --dist loadgroup --ignore tests/machines --ignore tests/container -m "not browser"
 	@$(PYTEST) -rs --ignore tests/machines --ignore tests/container --ignore tests/ui/test_renewal.py -m browser
 	@$(PYTEST) -rs tests/ui/test_renewal.py # serves the app once more, which one process can't
 
@@ -45,7 +47,7 @@ test-image: $(VENV)/dev ## Only the image that `docker build -t comfyweb .` has 
 	@$(PYTEST) -rs tests/container
 
 test-fast: $(VENV)/dev ## The tests without browsers and whole processes, in less than a minute
-	@$(PYTEST) -n 2 -m "not slow and not browser"
+	@$(PYTEST) -n 2 -m "not slow and not browser" --hypothesis-profile inner-loop
 
 check: $(VENV)/dev ## Lint, format, types, shell
 	@$(BIN)/ruff check .

@@ -1,18 +1,36 @@
 """For all tests: the browser; and where nothing may be left out, a test that can't run here has failed."""
 
+import gc
 import os
 import shutil
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, sync_playwright
 
 EVERYTHING = bool(os.environ.get("COMFYWEB_REQUIRE_ALL"))
+# A busy computer is no failure, so nothing is timed. For `make test-fast`, properties that don't say how often they are
+# tried are tried this often, not 100 times.
+settings.register_profile("whole", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("inner-loop", settings.get_profile("whole"), max_examples=20)
+settings.load_profile("whole")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class OutOfReach(pytest.skip.Exception):
     """Raised to skip a test whose need lies on somebody else's server, which no installation here can mend."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None]:
+    """Look for no garbage among a million things that stay until the end: neither while they are made, nor later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,8 +1,10 @@
 """The client of the host, on the wire: what it sends, and how little it takes from what comes back."""
 
 import asyncio
+import functools
 import json
 import socket
+import ssl
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
@@ -33,6 +35,15 @@ CALLS: dict[str, Say] = {
 
 def sign(method: str, url: str, body: bytes) -> str:
     return f"token-for-{method}-{len(url)}-{len(body)}"
+
+
+authorities = functools.cache(ssl.create_default_context)
+
+
+@pytest.fixture(autouse=True)
+def _authorities_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each client reads the certificates of the world, which takes longer than everything else here."""
+    monkeypatch.setattr(ssl, "create_default_context", authorities)
 
 
 async def ask(url: str, name: str = "status") -> Any:

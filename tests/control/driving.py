@@ -1,23 +1,26 @@
 """A loop that is driven by hand: the real client and ledger against the emulated cloud, with time that stands still."""
 
+import functools
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
-import httpx
+from sqlalchemy import create_engine
 
 from comfyweb.cloud.compute import TIMEOUT_SECONDS, ComputeEngine
 from comfyweb.cloud.host import HostClient, HostSilent
 from comfyweb.control.ledger import Ledger
 from comfyweb.control.loop import Clock, Loop
+from comfyweb.control.migrate import migrate
 from comfyweb.control.publisher import Publisher
 from comfyweb.machine.model import HostSeen, Phase, Policy, StopMode, Wanted
 from comfyweb.machine.snapshot import Place, Snapshot, nothing_seen_yet
-from tests.cloudbox import CloudBox
+from tests.cloudbox import CloudBox, still_cloud
 
 FIXTURES = Path(__file__).parent.parent / "fixtures/host"
 PLACE = Place(
@@ -171,11 +174,22 @@ class Driver:
             self.box.advance(min(max(wait, 0.05), max((end - self.now()).total_seconds(), 0.05)))
         await self.turn()
 
+    async def through(self, seconds: float, *, step: float = 25.0) -> None:
+        """Let time pass with no more turns than it takes that nobody takes a look for old.
+
+        A host that answers goes on answering.
+        """
+        end = self.now() + timedelta(seconds=seconds)
+        while (left := (end - self.now()).total_seconds()) > 0:
+            self.box.advance(min(step, left))
+            if self.host.says is not None:
+                self.answers()
+            await self.turn()
+
     def say_by_guest_attributes(self, key: str, **changes: object) -> None:
         """Let the host write its `phase` or `heartbeat` by way of Google, now, with these differences."""
         said = json.loads((FIXTURES / f"{key}.json").read_text()) | {"at": self.now().isoformat(), **changes}
-        address = f"{self.box.url}/computeMetadata/v1/instance/guest-attributes/comfyweb/{key}"
-        httpx.put(address, content=json.dumps(said), headers={"Metadata-Flavor": "Google"}).raise_for_status()
+        self.box.say_by_guest_attributes(key, json.dumps(said))
 
     def answers(self, **changes: object) -> None:
         """Let the host say that ComfyUI is ready, with these differences."""
@@ -183,11 +197,24 @@ class Driver:
         self.host.says = replace(seen, **changes)  # pyright: ignore[reportArgumentType] - names are checked at run time
 
 
+@functools.cache
+def empty_ledger() -> bytes:
+    """The file of a database that has had every migration; making one takes as long as many a test."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.db"
+        engine = create_engine(f"sqlite:///{path}")
+        migrate(engine)
+        engine.dispose()
+        return path.read_bytes()
+
+
 @asynccontextmanager
 async def driven(tmp_path: Path, policy: Policy = POLICY) -> AsyncGenerator[Driver]:
     """A driver with its cloud, closed at the end."""
-    with CloudBox(manual=True) as box:
-        driver = Driver(box, tmp_path / "ledger.db", policy)
+    with still_cloud() as box:
+        path = tmp_path / "ledger.db"
+        path.write_bytes(empty_ledger())
+        driver = Driver(box, path, policy)
         await driver.ledger.open()
         yield driver
         await driver.compute.close()

@@ -34,13 +34,10 @@ async def on(driver: Driver) -> None:
     await driver.until(Phase.READY)
 
 
-async def through(driver: Driver, seconds: float, *, step: float = 20.0) -> None:
-    """Let time pass in steps short enough that nobody takes a look for old; the host answers all the while."""
-    for _ in range(round(seconds / step)):
-        driver.box.advance(step)
-        if driver.host.says is not None:
-            driver.answers()
-        await driver.turn()
+async def on_for_half_an_hour(driver: Driver) -> None:
+    """Have the grace of its boot behind it, heard of now and then: what matters is what comes after."""
+    await on(driver)
+    await driver.through(31 * MINUTE, step=5 * MINUTE)
 
 
 def reason(driver: Driver) -> object:
@@ -50,17 +47,18 @@ def reason(driver: Driver) -> object:
 
 async def test_the_longest_session_is_announced_drained_and_ended(brief: Driver) -> None:
     await on(brief)
-    await through(brief, 34 * MINUTE)
+    await brief.through(30 * MINUTE, step=5 * MINUTE)
+    await brief.through(4 * MINUTE)
     assert brief.body["ending"] is None
-    await through(brief, MINUTE)
+    await brief.through(MINUTE)
     assert brief.phase is Phase.DRAINING
     ending = brief.body["ending"]
     assert isinstance(ending, dict)
     assert ending["reason"] == "session-cap"
     assert brief.host.heard[-1].endswith("and stay")
-    await through(brief, 8 * MINUTE)
+    await brief.through(8 * MINUTE)
     assert brief.box.machine.status == "RUNNING"
-    await through(brief, 3 * MINUTE)
+    await brief.through(3 * MINUTE)
     brief.host.says = None
     await brief.until(Phase.OFF)
     assert reason(brief) == "session-cap"
@@ -68,92 +66,87 @@ async def test_the_longest_session_is_announced_drained_and_ended(brief: Driver)
 
 async def test_a_start_during_the_last_minutes_changes_nothing(brief: Driver) -> None:
     await on(brief)
-    await through(brief, 36 * MINUTE)
+    await brief.through(30 * MINUTE, step=5 * MINUTE)
+    await brief.through(6 * MINUTE)
     assert brief.phase is Phase.DRAINING
     await brief.ask(Wanted.ON)
     await brief.turn()
     assert brief.phase is Phase.DRAINING
     assert "cancel drain" not in brief.host.heard
-    await through(brief, 10 * MINUTE)
+    await brief.through(10 * MINUTE)
     brief.host.says = None
     await brief.until(Phase.OFF)
     assert reason(brief) == "session-cap"
 
 
 async def test_a_host_that_falls_silent_is_stopped_after_a_quarter_of_an_hour_and_said_so(driver: Driver) -> None:
-    await on(driver)
-    await through(driver, 31 * MINUTE)
+    await on_for_half_an_hour(driver)
     driver.host.says = None
-    await through(driver, 10 * MINUTE)
+    await driver.through(10 * MINUTE)
     assert driver.phase is Phase.READY
     ending = driver.body["ending"]
     assert isinstance(ending, dict)
     assert ending["reason"] == "silent-host"
-    await through(driver, 8 * MINUTE)
+    await driver.through(8 * MINUTE)
     await driver.until(Phase.OFF)
     assert reason(driver) == "silent-host"
 
 
 async def test_a_heartbeat_by_way_of_google_is_no_silence(driver: Driver) -> None:
-    await on(driver)
-    await through(driver, 31 * MINUTE)
+    await on_for_half_an_hour(driver)
     driver.host.says = None
     for _ in range(20):
         driver.say_by_guest_attributes("heartbeat", boot_id="boot-1")
-        await through(driver, MINUTE)
+        await driver.through(MINUTE)
     assert driver.box.machine.status == "RUNNING"
     assert driver.body["ending"] is None
 
 
 async def test_a_host_that_is_heard_again_is_left_alone(driver: Driver) -> None:
-    await on(driver)
-    await through(driver, 31 * MINUTE)
+    await on_for_half_an_hour(driver)
     driver.host.says = None
-    await through(driver, 12 * MINUTE)
+    await driver.through(12 * MINUTE)
     driver.answers()
-    await through(driver, 30 * MINUTE)
+    await driver.through(30 * MINUTE)
     assert driver.box.machine.status == "RUNNING"
     assert driver.body["ending"] is None
 
 
 async def test_a_channel_that_we_can_not_read_is_not_a_silent_one(driver: Driver) -> None:
-    await on(driver)
-    await through(driver, 31 * MINUTE)
+    await on_for_half_an_hour(driver)
     driver.box.fault("permission", verb="getGuestAttributes", times=None)
     driver.host.says = None
-    await through(driver, 40 * MINUTE)
+    await driver.through(40 * MINUTE)
     assert driver.box.machine.status == "RUNNING"
 
 
 async def test_a_process_that_begins_anew_listens_for_a_quarter_of_an_hour_before_it_judges(driver: Driver) -> None:
-    await on(driver)
-    await through(driver, 31 * MINUTE)
+    await on_for_half_an_hour(driver)
     driver.host.says = None
-    await through(driver, 14 * MINUTE)
+    await driver.through(14 * MINUTE)
     await driver.ledger.close()
     await driver.compute.close()
     driver.fresh()
     await driver.ledger.open()
-    await through(driver, 14 * MINUTE)
+    await driver.through(14 * MINUTE)
     assert driver.box.machine.status == "RUNNING"
-    await through(driver, 2 * MINUTE)
+    await driver.through(2 * MINUTE)
     await driver.until(Phase.OFF)
     assert reason(driver) == "silent-host"
 
 
 async def test_a_guard_that_google_refuses_goes_on_trying_and_says_why(driver: Driver) -> None:
-    await on(driver)
-    await through(driver, 31 * MINUTE)
+    await on_for_half_an_hour(driver)
     driver.host.says = None
     driver.box.fault("permission", verb="stop", times=None)
-    await through(driver, 30 * MINUTE)
+    await driver.through(30 * MINUTE)
     assert driver.box.machine.status == "RUNNING"
     fault = driver.body["fault"]
     assert isinstance(fault, dict)
     assert fault["code"] == "permission"
     assert 2 <= driver.compute.calls["stop"] <= 4
     driver.box.control("fault", method="DELETE")
-    await through(driver, 6 * MINUTE)
+    await driver.through(6 * MINUTE)
     await driver.until(Phase.OFF)
     assert reason(driver) == "silent-host"
 
@@ -164,10 +157,10 @@ async def test_a_stop_that_never_ends_is_called_again_by_force_and_reported(driv
     await driver.turn()
     driver.host.says = None
     driver.box.control("machine", {"action": "status", "status": "STOPPING"})
-    await through(driver, 4 * MINUTE, step=2)
+    await driver.through(4 * MINUTE, step=2)
     assert driver.body["fault"] is None
     assert driver.compute.calls["stop"] == 1
-    await through(driver, 2 * MINUTE, step=2)
+    await driver.through(2 * MINUTE, step=2)
     assert driver.compute.calls["stop"] == 2
     await driver.until(Phase.OFF)
     assert driver.body["fault"] is None

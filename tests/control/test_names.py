@@ -149,15 +149,15 @@ async def test_people_are_told_while_the_name_leads_elsewhere_and_no_longer(
         await driver.ask(Wanted.ON)
         await driver.until(Phase.BOOTING)
         assert told(driver) == "", "a record that follows the machine has just been changed"
-        await driver.live(150)
+        await driver.through(150)
         ip = str(driver.body["external_ip"])
         assert f"{NAME} leads to {ELSEWHERE}, but the machine is at {ip}" in told(driver)
         world.addresses = None
-        await driver.live(90)
+        await driver.through(90)
         assert told(driver) == "", "the name server is dead"
         world.addresses = ()
-        await driver.live(90)
+        await driver.through(90)
         assert "has no address in the DNS" in told(driver)
         world.addresses = (ip,)
-        await driver.live(90)
+        await driver.through(90)
         assert told(driver) == ""

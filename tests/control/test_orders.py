@@ -59,7 +59,7 @@ class Machine:
             "phase", boot_id="b", comfyui={"ready": True}, drain=self.drain, activity={"stops_at": stops_at}
         )
         self.driver.say_by_guest_attributes("heartbeat", boot_id="b", acks=self.acks, stops_at=stops_at)
-        await self.driver.live(61)
+        await self.driver.through(61)
 
     def obeys(self) -> list[Command]:
         """Take what is in the metadata, and acknowledge it."""

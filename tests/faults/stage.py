@@ -15,7 +15,7 @@ from comfyweb.demo.model import CALLER, Status
 from comfyweb.machine.model import Phase, StopMode, Wanted
 from comfyweb.machine.snapshot import Snapshot
 from tests.cloudbox import CloudBox
-from tests.control.driving import POLICY, Driver
+from tests.control.driving import POLICY, Driver, empty_ledger
 from tests.faults.relay import Relay
 
 AFTERWARDS = 20
@@ -266,7 +266,9 @@ async def play(scenario: Scenario, folder: Path, box: CloudBox) -> Record:
     async with AsyncExitStack() as ends:
         relay = await ends.enter_async_context(Relay(box.port)) if scenario.relayed else None
         url = relay.url if relay else box.url
-        driver = Driver(box, folder / "ledger.db", POLICY, url=url, timeout_seconds=scenario.timeout_seconds)
+        path = folder / "ledger.db"
+        path.write_bytes(empty_ledger())
+        driver = Driver(box, path, POLICY, url=url, timeout_seconds=scenario.timeout_seconds)
         await driver.ledger.open()
         ends.push_async_callback(driver.ledger.close)
         ends.push_async_callback(driver.compute.close)

@@ -39,7 +39,7 @@ PATHS = (
 )
 
 
-@pytest.fixture(params=["http", "https"])
+@pytest.fixture(params=["http", pytest.param("https", marks=pytest.mark.slow)])
 async def machine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Front]:
     tls = certificate(tmp_path) if request.param == "https" else Tls()
     async with front(tmp_path, tls=tls) as made:
