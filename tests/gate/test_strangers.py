@@ -125,6 +125,11 @@ ODD = {
     "a tunnel": request("CONNECT 127.0.0.1:8188 HTTP/1.1"),
     "a fragment": request("GET /_host/health#/../prompt HTTP/1.1"),
     "a tab": request("POST /_host/acti\tvity HTTP/1.1"),
+    "a blank of Python alone": request("POST /_host/activity\xa0 HTTP/1.1", "Content-Length: 0"),
+    "a line's end of Python alone": request("POST /_host/activity\x85 HTTP/1.1", "Content-Length: 0"),
+    "what nginx tells the keeper": request(
+        "POST /_host/x/..;/activity HTTP/1.1", "Content-Length: 0", "X-Comfyweb-Entered: yes"
+    ),
     "two lengths": request(
         "POST /prompt HTTP/1.1", "Content-Length: 5", "Transfer-Encoding: chunked", then="0\r\n\r\n" + ANOTHER
     ),

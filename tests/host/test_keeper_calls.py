@@ -166,6 +166,18 @@ def test_what_is_no_http_is_no_trouble(machine: Keeping, sent: bytes) -> None:
     assert machine.status()["phase"] == "ready"
 
 
+@pytest.mark.parametrize("blank", ["\x85", "\xa0", "\x1c", "\t", " ", "\xa0x"])
+def test_a_path_ends_where_nginx_has_ended_it(machine: Keeping, blank: str) -> None:
+    sent = f"POST /_host/activity{blank} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    assert " 400 " in raw(machine.port, sent.encode("latin-1"))
+
+
+def test_input_from_elsewhere_counts_when_the_gate_was_asked(machine: Keeping) -> None:
+    through = {"X-Forwarded-For": "203.0.113.7"}
+    assert machine.call("POST", "/_host/activity", token="", **through)[0] == 401
+    assert machine.call("POST", "/_host/activity", token="", **through, **{"X-Comfyweb-Entered": "yes"})[0] == 204
+
+
 class Nothing:
     """A host that has nothing to tell."""
 

@@ -8,6 +8,7 @@ always needs it. Limits on bodies, time and connections keep a slow or a loud cl
 import contextlib
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -24,7 +25,9 @@ _LOG = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 MOST_CONNECTIONS = 32
 LONGEST_SECONDS = 15.0
+ENTERED = "X-Comfyweb-Entered"  # nginx says with it that the gate was asked: not to be judged by the path once more
 _SILENCE_SECONDS = 5.0
+_FIRST_LINE = re.compile(rb"[A-Z]+ /[\x21-\x7e]* HTTP/1\.[01]\r?\n")
 _LOG_LINES = 200
 _MOST_LOG_LINES = 2000
 
@@ -114,9 +117,19 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     """One call."""
 
+    raw_requestline: bytes
     timeout = _SILENCE_SECONDS
     server_version = "comfyweb"
     sys_version = ""
+
+    def parse_request(self) -> bool:
+        """Refuse a first line that the base class reads otherwise than nginx: it takes 0x85 and 0xA0 for blanks too."""
+        if _FIRST_LINE.fullmatch(self.raw_requestline):
+            return super().parse_request()
+        self.requestline = self.request_version = self.command = ""
+        self.close_connection = True
+        self.send_error(HTTPStatus.BAD_REQUEST)
+        return False
 
     def do_GET(self) -> None:
         """Answer health, status and logs."""
@@ -138,8 +151,11 @@ class Handler(BaseHTTPRequestHandler):
         if body is None:
             return
         if urlsplit(self.path).path == "/_host/activity":
-            self._host.used()
-            self._answer(HTTPStatus.NO_CONTENT, b"")
+            if self._is_direct() or self.headers.get(ENTERED) == "yes":
+                self._host.used()
+                self._answer(HTTPStatus.NO_CONTENT, b"")
+            else:
+                self._error(HTTPStatus.UNAUTHORIZED, "unauthorised")
             return
         claims = self._claims(body)
         if claims is None:
