@@ -4,6 +4,7 @@ One namespace is the machine, one is the internet, in which every caller has an 
 """
 
 import contextlib
+import ctypes
 import http.client
 import os
 import shutil
@@ -19,7 +20,8 @@ import pytest
 from tests.machines.commands import attempt, run
 from tests.machines.network import in_namespace
 from vm_setup.host import allowed, cloudflare
-from vm_setup.setup import firewall
+from vm_setup.keeper.world import PORT as KEEPER
+from vm_setup.setup import firewall, units
 from vm_setup.setup.metadata import Wanted
 
 pytestmark = pytest.mark.slow
@@ -283,3 +285,58 @@ def test_the_same_rules_loaded_twice_are_the_same(internet: Internet) -> None:
     again = subprocess.check_output(["ip", "netns", "exec", internet.machine, "nft", "list", "ruleset"], text=True)
     assert first == again
     assert first.count("table inet comfyweb_firewall") == 1
+
+
+METADATA4, METADATA6, LOOPBACK = "169.254.169.254", "fd20:ce::254", "127.0.0.1"
+ROOT, NODE = 0, 65534  # a program of root's, and one of ComfyUI's user (here: nobody)
+
+
+class Inside:
+    """What programs on the machine may do once the rules for ComfyUI's user are in force."""
+
+    def __init__(self, internet: Internet) -> None:
+        self._place = Path("/run/netns", internet.machine)
+        for address in (f"{METADATA4}/32", f"{METADATA6}/128"):
+            attempt("ip", "-n", internet.machine, "address", "add", address, "dev", "lo")
+        internet.load(units.packed("metadata-block.nft").replace('"comfyui"', str(NODE)))
+
+    def reaches(self, address: str, port: int, *, user: int, listener: int = ROOT) -> bool:
+        """Whether a program of one user is answered by another's at that port."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+        def listen() -> socket.socket:
+            ctypes.CDLL(None).setfsuid(listener)  # of this thread alone, which ends with this call
+            return socket.create_server((address, port), family=family)
+
+        def call() -> bool:
+            ctypes.CDLL(None).setfsuid(user)
+            try:
+                socket.create_connection((address, port), timeout=0.3).close()
+            except OSError:
+                return False
+            return True
+
+        with in_namespace(self._place, listen):
+            return in_namespace(self._place, call)
+
+
+@pytest.fixture
+def inside(internet: Internet) -> Iterator[Inside]:
+    yield Inside(internet)
+    attempt("ip", "netns", "exec", internet.machine, "nft", "delete", "table", "inet", "comfyweb")
+
+
+@pytest.mark.parametrize("address", [METADATA4, METADATA6])
+def test_comfyui_s_user_has_of_the_metadata_server_its_names_alone(inside: Inside, address: str) -> None:
+    for port in (81, 8080):  # what is not 53 is all the same to the rules; 80 has a listener here already
+        assert inside.reaches(address, port, user=ROOT)
+        assert not inside.reaches(address, port, user=NODE)
+    assert inside.reaches(address, 53, user=NODE)
+
+
+def test_comfyui_s_user_can_neither_call_the_keeper_nor_answer_in_its_place(inside: Inside) -> None:
+    assert inside.reaches(LOOPBACK, KEEPER, user=ROOT)
+    assert not inside.reaches(LOOPBACK, KEEPER, user=NODE)
+    assert not inside.reaches(LOOPBACK, KEEPER, user=ROOT, listener=NODE)
+    for listener in (ROOT, NODE):
+        assert inside.reaches(LOOPBACK, KEEPER + 1, user=NODE, listener=listener)
