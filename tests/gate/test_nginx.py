@@ -101,9 +101,10 @@ async def test_comfyui_s_own_page_is_let_through(machine: Front) -> None:
     ear.close()
 
 
-async def test_from_another_site_only_the_page_itself_can_be_opened(plain: Front) -> None:
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_from_another_site_or_name_only_the_page_itself_can_be_opened(plain: Front, site: str) -> None:
     browser = await plain.entered()
-    cross = {"Sec-Fetch-Site": "cross-site"}
+    cross = {"Sec-Fetch-Site": site}
     page = await browser.get("/", headers={**cross, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"})
     assert page.status_code == 200
     assert "sec-fetch-site" not in plain.comfyui.asked[-1].headers  # ComfyUI from 0.19 on would refuse it
@@ -115,6 +116,8 @@ async def test_from_another_site_only_the_page_itself_can_be_opened(plain: Front
         ("GET", "/view?filename=x", "no-cors"),
         ("GET", "/api/queue", "cors"),
         ("GET", "//", "no-cors"),
+        ("GET", "/x/", "navigate"),
+        ("POST", "/prompt", "navigate"),
     ):
         answer = await browser.request(method, path, headers={**cross, "Sec-Fetch-Mode": mode})
         assert answer.status_code == 403, path
@@ -173,13 +176,23 @@ async def test_code_in_comfyui_can_not_speak_for_nginx(plain: Front) -> None:
         "Set-Cookie": "comfyweb_gate=mine; Path=/",
         "X-Frame-Options": "DENY",
         "X-Comfyweb-Parent": "https://evil.example.com",
+        "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
         "X-Comfyweb-Closed": "draining",
     }
     answer = await browser.get("/")
     assert (answer.status_code, answer.text) == (200, MARK)
     assert "set-cookie" not in answer.headers
     assert "x-frame-options" not in answer.headers
+    assert "strict-transport-security" not in answer.headers
     assert answer.headers["content-security-policy"] == f"frame-ancestors {APP}"
+
+
+async def test_code_in_comfyui_s_page_can_not_stay_in_the_browser(machine: Front) -> None:
+    browser, seen = await machine.entered(), len(machine.comfyui.asked)
+    worker = {"Service-Worker": "script", "Sec-Fetch-Dest": "serviceworker", "Sec-Fetch-Site": "same-origin"}
+    for path in ("/sw.js", "/extensions/a/sw.js", "/_host/gate?ticket=x"):
+        assert (await browser.get(path, headers=worker)).status_code == 403
+    assert len(machine.comfyui.asked) == seen
 
 
 async def test_while_comfyui_starts_people_get_a_page_and_programs_get_words(machine: Front) -> None:

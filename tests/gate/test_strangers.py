@@ -1,5 +1,6 @@
 """Strangers at the gate: whatever they ask for and however, not one byte of ComfyUI."""
 
+import asyncio
 import itertools
 import time
 from collections.abc import AsyncGenerator
@@ -8,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.demo.standin_machine import SESSION, App
+from tests.demo.standin_machine import SESSION, App, until
 from tests.gate.comfyui import MARK
 from tests.gate.front import Front, certificate, front
 from vm_setup.setup.tls import Tls
@@ -198,3 +199,27 @@ async def test_a_stranger_who_calls_too_often_is_slowed_and_the_others_are_not(m
     said = [(await stranger.get("/_host/gate", params={"ticket": "x"})).status_code for _ in range(80)]
     assert set(said) == {401, 429}
     assert (await stranger.get("/")).status_code == 401
+
+
+async def test_what_strangers_do_wrong_is_not_written_down(machine: Front) -> None:
+    before, piece = machine.log.read_text(), "x" * 1000
+    for path in ("/", "/_host/status", "/_host/activity", "/_host/gate", "/_host/../x", f"/_host/{piece}"):
+        for length in (100_000, 99_999_999_999):
+            await machine.raw(request(f"POST {path} HTTP/1.1", f"Content-Length: {length}"), whole=False)
+    await machine.browser().post("/_host/keep-alive", content=piece * 60)
+    if machine.https:
+        async with httpx.AsyncClient(trust_env=False) as plain:
+            answer = await plain.post(f"http://localhost:{machine.site.http}/x", content=piece * 2000)
+        assert answer.status_code == 307
+    assert machine.log.read_text() == before
+
+
+async def test_a_stranger_can_hold_few_connections_with_slow_bodies_and_none_for_long(tmp_path: Path) -> None:
+    slow = request("POST /_host/keep-alive HTTP/1.1", "Content-Length: 1000", then="x")
+    async with front(tmp_path) as machine:
+        asked = [asyncio.create_task(machine.raw(slow, whole=False)) for _ in range(40)]
+        await until(lambda: asyncio.sleep(0, sum(each.done() for each in asked) == 8))
+        assert {each.result() for each in asked if each.done()} == {"HTTP/1.1 429 Too Many Requests\r\n"}
+        said = await asyncio.gather(*asked, return_exceptions=True)
+        assert not any(isinstance(each, TimeoutError) for each in said)
+        assert machine.keeper.commands == []
