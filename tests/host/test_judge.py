@@ -13,7 +13,7 @@ from vm_setup.host.deadman import Keeper as KeeperFile
 from vm_setup.host.hang import SILENT_SECONDS, SILENT_WITH_JOBS_SECONDS
 from vm_setup.host.idle import LONGEST_HOLD_SECONDS, LONGEST_SILENCE_SECONDS
 from vm_setup.host.messages import Now, Step
-from vm_setup.host.tokens import Claims
+from vm_setup.host.tokens import Claims, Request
 from vm_setup.keeper.judge import STARTING_SECONDS, Judge
 from vm_setup.keeper.seen import Card, Look, Reached, Seen, Space
 from vm_setup.keeper.words import NO_CARD, status_line
@@ -348,3 +348,12 @@ def test_comfyuis_step_runs_with_its_process_and_is_done_when_it_answers() -> No
     life.boot += 100
     step = life.judge.report(life.now).steps[0]
     assert (step.state, step.seconds, life.judge.report(life.now).phase) == ("done", 5.0, "ready")
+
+
+def test_calls_that_are_refused_are_written_down_once_a_second(caplog: pytest.LogCaptureFixture) -> None:
+    life, request = Life(), Request(method="GET", url="https://x/_host/status", body=b"")
+    for _ in range(3):
+        for _ in range(50):
+            assert life.judge.check("x.y.z", request, now=life.now) is None
+        life.boot += 1
+    assert len([line for line in caplog.messages if "refused" in line]) == 3

@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -208,24 +209,28 @@ def _place(url: object) -> tuple[str, str, int | None, str] | None:
 
 
 class Memory:
-    """Which tokens were used and which sessions were revoked; each is forgotten once it can no longer matter."""
+    """Which tokens were used and which sessions were revoked; each is forgotten once it can no longer matter.
+
+    Of the used ones that are forgotten the latest end is kept: a clock that is set back makes none of them good again.
+    """
 
     def __init__(self) -> None:
         self._spent: dict[str, float] = {}
+        self._forgotten = -math.inf
         self._revoked: dict[str, float] = {}
 
     def spend(self, claims: Claims, *, now: float) -> Refusal | None:
         """Use up a token; say why when it was used before. The host must call this for every token it obeys."""
         self._forget(now)
-        if claims.jti in self._spent:
+        if claims.jti in self._spent or claims.exp <= self._forgotten:
             return Refusal.REPEATED
         self._spent[claims.jti] = claims.exp
         return None
 
     def revoke(self, session: str, *, until: float, now: float) -> None:
         """Let no ticket of `session` in any more. `until` is when the session would have ended by itself."""
-        self._forget(now)
-        self._revoked[session] = max(until, self._revoked.get(session, until))
+        if until > now:
+            self._revoked[session] = max(until, self._revoked.get(session, until))
 
     def revoked(self, session: str, *, now: float) -> bool:
         """Whether `session` was revoked; once it is over by itself, its tickets are refused without this."""
@@ -237,13 +242,17 @@ class Memory:
 
     def to_json(self) -> dict[str, object]:
         """Return what has to be kept when the process restarts."""
-        return {"spent": dict(self._spent), "revoked": dict(self._revoked)}
+        forgotten = self._forgotten if math.isfinite(self._forgotten) else None
+        return {"spent": dict(self._spent), "forgotten": forgotten, "revoked": dict(self._revoked)}
 
     @classmethod
     def from_json(cls, saved: object) -> "Memory":
         """Read what `to_json` returned. Throws away whatever isn't that."""
         memory = cls()
         parts = mapping(saved) or {}
+        forgotten = number(parts.get("forgotten"))
+        if forgotten is not None:
+            memory._forgotten = forgotten
         for name, into in (("spent", memory._spent), ("revoked", memory._revoked)):
             for key, value in (mapping(parts.get(name)) or {}).items():
                 until = number(value)
@@ -252,6 +261,7 @@ class Memory:
         return memory
 
     def _forget(self, now: float) -> None:
+        self._forgotten = max([self._forgotten, *(exp for exp in self._spent.values() if exp <= now)])
         self._spent = {jti: exp for jti, exp in self._spent.items() if exp > now}
         self._revoked = {session: until for session, until in self._revoked.items() if until > now}
 

@@ -32,6 +32,7 @@ from vm_setup.keeper.seen import Look, Reached, Seen
 
 _LOG = logging.getLogger(__name__)
 STARTING_SECONDS = 15 * 60.0
+_TELL_EVERY_SECONDS = 1.0
 _ACKS = 20
 _KNOWN_ENDS = 50
 _WORD_LIMIT = 128
@@ -93,6 +94,7 @@ class Judge:
         self.acks: deque[str] = deque(acks, maxlen=_ACKS)
         self.stopping = word(parts.get("stopping"), limit=_WORD_LIMIT) or ""
         self._hang = Hang(restarted=self._restarted)
+        self._refusal_told = -_TELL_EVERY_SECONDS
 
     def to_json(self, now: Now) -> dict[str, object]:
         """Return what has to be kept when the process restarts; `at` tells the dead-man switch that a round is done."""
@@ -161,7 +163,9 @@ class Judge:
             token, purpose=tokens.Purpose.HOST, trust=self._trust, verify=self._verify, now=now.wall, request=request
         )
         if isinstance(claims, tokens.Refusal):
-            _LOG.warning("Call refused: %s.", claims.value)
+            if now.boot - self._refusal_told >= _TELL_EVERY_SECONDS:  # strangers can cause thousands
+                self._refusal_told = now.boot
+                _LOG.warning("Call refused: %s.", claims.value)
             return None
         return claims
 
