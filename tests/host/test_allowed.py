@@ -54,7 +54,7 @@ def test_what_people_write(text: str, meant: list[str]) -> None:
     [
         *("203.0.113.7/33", "203.0.113", "203.0.113.007", "203.0.113.7-9", "203.0.113.7:443", "2001:db8::/129"),
         *("home.example.com", "*", "any", "203.0.113.7}accept"),
-        *("0.0.0.0", "127.0.0.1", "::1", "224.0.0.1", "fe80::1%eth0"),
+        *("0.0.0.0", "127.0.0.1", "::1", "224.0.0.1", "255.255.255.255", "fe80::1%eth0"),
     ],
 )
 def test_an_entry_that_can_not_be_meant_lets_nobody_in_and_the_others_still_count(entry: str) -> None:

@@ -178,6 +178,13 @@ def test_a_certificate_of_cloudflare_has_two_addresses_or_is_ignored() -> None:
         assert "only one" in words
 
 
+def test_a_web_page_in_the_place_of_addresses_is_told_in_few_words() -> None:
+    wanted = Wanted.read({"allowed_ip": "<html> " * 5000})
+    assert wanted.allowed.unusable
+    assert len(wanted.wrong) == 4
+    assert "4997 more" in wanted.wrong[-1]
+
+
 def test_every_key_and_unit_is_documented() -> None:
     documents = Path(__file__).parents[2] / "docs"
     text = (documents / "host.md").read_text() + (documents / "contract.md").read_text()

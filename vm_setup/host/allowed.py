@@ -16,6 +16,7 @@ from ipaddress import (
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 _SHOWN_CHARACTERS = 60
+_BROADCAST = IPv4Network("255.255.255.255")  # nginx takes no such network
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
 
@@ -83,6 +84,7 @@ def _network(entry: str) -> Network | str:
         if network.prefixlen >= _MAPPED.prefixlen and network.subnet_of(_MAPPED):
             low = int(network.network_address) & 0xFFFFFFFF
             network = IPv4Network((low, network.prefixlen - _MAPPED.prefixlen))
-    if network.prefixlen and (network.is_multicast or network.is_unspecified or network.is_loopback):
+    nobody = network.is_multicast or network.is_unspecified or network.is_loopback or network == _BROADCAST
+    if network.prefixlen and nobody:
         return "nobody comes from there"
     return network

@@ -23,6 +23,8 @@ PATH = "/computeMetadata/v1/instance/attributes/?recursive=true&alt=json"
 TIMEOUT_SECONDS = 3.0
 _LIMIT = 2_000_000
 LAST_GOOD = "metadata-last-good.json"
+# Of the entries of one key: a web page that came into it has thousands of words.
+_MOST_TOLD = 3
 
 Attributes = Mapping[str, str]
 
@@ -142,7 +144,10 @@ class Wanted:
 
         def visitors(key: str) -> Allowed:
             found = allowed.read(attributes.get(key, ""))
-            wrong.extend(f"{key}: {entry!r} lets nobody in, because {why}." for entry, why in found.wrong)
+            told = found.wrong[:_MOST_TOLD]
+            wrong.extend(f"{key}: {entry!r} lets nobody in, because {why}." for entry, why in told)
+            if more := len(found.wrong) - len(told):
+                wrong.append(f"{key}: {more} more entries let nobody in.")
             return found
 
         def pair() -> tuple[str, str] | None:
