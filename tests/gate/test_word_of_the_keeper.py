@@ -29,7 +29,7 @@ async def test_a_drain_lets_everything_through_but_new_prompts(gate: Gating) -> 
     cookie = (await gate.enter()).cookie
     gate.say(draining=True)
     await gate.heard()
-    for uri in ("/prompt", "/api/prompt", "/api/prompt?x=1", "/api/%70rompt"):
+    for uri in ("/prompt", "/api/prompt", "/api/prompt?x=1", "/api/%70rompt", "/prompt#x", "/api/prompt#?"):
         assert await gate.closed(cookie, method="POST", uri=uri) == "draining"
         assert await gate.closed(method="POST", uri=uri) == "stranger"
         assert await gate.closed(cookie, uri=uri) is None

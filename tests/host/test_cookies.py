@@ -30,6 +30,11 @@ def test_a_browser_may_send_one_cookie_per_jar_and_others_beside_them() -> None:
     assert values(["a=1; comfyweb_gate=x;comfyweb_gate=y", "comfyweb_gate=", "comfyweb_gatex=z"]) == ["x", "y"]
 
 
+def test_of_thousands_of_cookies_the_first_few_are_looked_up() -> None:
+    offered = "; ".join(f"comfyweb_gate={number}" for number in range(5000))
+    assert values([offered, offered]) == [str(number) for number in range(16)]
+
+
 def test_a_cookie_lives_an_hour_past_its_last_use() -> None:
     known = ledger()
     assert known.use(["secret"], now=HOUR - 1) is not None

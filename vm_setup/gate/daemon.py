@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Generator
@@ -31,6 +32,7 @@ _LOG = logging.getLogger(__name__)
 _SAVE_EVERY_SECONDS = 5.0
 _SAY_EVERY_SECONDS = 1.0
 _HANG_UP_SECONDS = 2.0
+_PATH_ENDS = re.compile("[?#]")  # a browser sends no fragment, but ComfyUI leaves out one that is sent
 _SOCKET_MODE = 0o660  # nginx's workers are in our group, and nobody else is
 
 _Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
@@ -173,7 +175,7 @@ class Gate:
 
     def _closed_to(self, head: Head, method: str, uri: str) -> Closed | None:
         holder = self._porter.holder(head.all("cookie"))
-        return self._porter.closed_to(holder, method=method, path=unquote(uri.partition("?")[0]))
+        return self._porter.closed_to(holder, method=method, path=unquote(_PATH_ENDS.split(uri, 1)[0]))
 
     def _enter(self, head: Head) -> bytes:
         """Let a browser in by its ticket, once. A ticket that can't be remembered as spent opens nothing."""

@@ -15,6 +15,8 @@ NAME = "comfyweb_gate"
 UNUSED_SECONDS = 3600.0
 _VALUE_LIMIT = 128
 _SESSION_LIMIT = 64
+# Browsers send one or two. A stranger may send thousands, and each is looked up.
+_MOST_VALUES = 16
 
 
 def set_cookie(value: str, *, https: bool) -> str:
@@ -24,13 +26,15 @@ def set_cookie(value: str, *, https: bool) -> str:
 
 
 def values(headers: Iterable[str]) -> list[str]:
-    """Return the gate's values in `Cookie` headers: several, when a browser keeps one per jar."""
+    """Return the first of the gate's values in `Cookie` headers: several, when a browser keeps one per jar."""
     found: list[str] = []
     for header in headers:
         for pair in header.split(";"):
             name, _, value = pair.strip().partition("=")
             if name == NAME and word(value, limit=_VALUE_LIMIT):
                 found.append(value)
+                if len(found) == _MOST_VALUES:
+                    return found
     return found
 
 
