@@ -15,10 +15,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from playwright.sync_api import Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Page, Playwright, Route, expect, sync_playwright
+from starlette import routing
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from comfyweb import comfyweb
@@ -34,8 +35,10 @@ __all__ = ["pytestmark"]
 APP, ONE_SITE, TWO_SITES = "app.alpha.test", "comfy.alpha.test", "comfy.beta.test"
 BLOCKED, ALLOWED = 1, 0  # Chromium's profile.cookie_controls_mode
 COOKIE = "comfyweb_gate"
+GATE = re.compile("/_host/gate")
+RENEWAL_SECONDS, LOOK_SECONDS = 20 * 60, 30  # of assets/js/frame.js
 COMFYUI = """<!doctype html><title>ComfyUI</title><body style="background: #234"><h1 id=inside>A graph</h1>
-<script>
+<textarea id=prompt></textarea><script>
 sessionStorage.clientId = "c"
 const socket = new WebSocket(`wss://${location.host}/ws`)
 socket.onmessage = ({data}) => { document.body.dataset.heard = data }
@@ -57,10 +60,10 @@ class SecureSite(Site):
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route("/_host/gate", self._cookie),
-            Route("/_host/health", self._health),
-            Route("/cookie", self._which),
-            Route("/", self._document),
+            routing.Route("/_host/gate", self._cookie),
+            routing.Route("/_host/health", self._health),
+            routing.Route("/cookie", self._which),
+            routing.Route("/", self._document),
             WebSocketRoute("/ws", self._socket),
         ]
 
@@ -165,7 +168,8 @@ def test_a_renewal_of_the_cookie_does_not_show_in_the_frame(
 ) -> None:
     one_site = site_of(host_of(comfyui)) == site_of(APP)
     assert one_site is ("one-site" in request.node.name)
-    site.show(bodies.ready(comfyui, same_site=one_site))
+    # Far from its stop: the warning of an idle stop would rightly lie over the frame.
+    site.show(bodies.ready(comfyui, same_site=one_site, stops_at=bodies.at(24 * 3600)))
     if not one_site and "blocked" in request.node.name:
         expect(page.locator("comfy-frame iframe")).to_be_attached()
         expect(page.locator(".cover")).to_have_count(0)
@@ -179,18 +183,46 @@ def test_a_renewal_of_the_cookie_does_not_show_in_the_frame(
     inside.evaluate("window.unsaved = 'a workflow'")
     assert inside.evaluate("ask()") == "ticket-1"
     expect(page.locator(".cover")).to_have_count(0)
+    frame.locator("#prompt").press_sequentially("a photo of")
     page.evaluate(
         "window.changes = 0; new MutationObserver(seen => changes += seen.length)"
         ".observe(document.querySelector('comfy-frame'), {subtree: true, childList: true, attributes: true})"
     )
-    for renewals in (1, 2):
-        with page.expect_response(re.compile("/_host/gate")):
-            page.clock.fast_forward("21:00")
-        inside.wait_for_function("async ticket => (await ask()) === ticket", arg=f"ticket-{1 + renewals}")
+    during: list[tuple[str, bytes]] = []
+
+    def renewal(route: Route) -> None:
+        during.append((inside.evaluate("ask()"), picture(page)))
+        route.continue_()
+
+    page.route(GATE, renewal)
+    before = picture(page)
+    for ticket in ("ticket-2", "ticket-3"):
+        with page.expect_response(GATE):
+            pass_time(page)
+        assert inside.evaluate("ask()") == ticket
+        assert picture(page) == before, "the same pixels afterwards"
+    assert during == [("ticket-1", before), ("ticket-2", before)], "and while the new cookie is under way"
     assert site.gate_calls == ["navigate", "no-cors", "no-cors"]
+    page.keyboard.type(" a cat")
+    expect(frame.locator("#prompt")).to_have_value("a photo of a cat")
     assert inside.evaluate("window.unsaved") == "a workflow", "the same document"
     inside.evaluate("echo('still here')")
     expect(frame.locator("body")).to_have_attribute("data-heard", "still here")
     assert frame.locator("body").get_attribute("data-closed") is None, "the same websocket"
     assert (site.documents, site.sockets_opened) == (1, 1)
     assert page.evaluate("window.changes") == 0, "nothing around it moved"
+
+
+def picture(page: Page) -> bytes:
+    """Return what is seen where ComfyUI is, with all that lies over it; without the blinking caret."""
+    return page.locator("comfy-frame").screenshot(caret="hide")
+
+
+def pass_time(page: Page) -> None:
+    """Let the time of a renewal come.
+
+    Only the date leaps: timers that leap with it would end the page's own connection, which hears from the server in
+    real time, and "Connection lost" would lie over the frame.
+    """
+    page.clock.set_system_time(page.evaluate("Date.now()") / 1000 + RENEWAL_SECONDS)
+    page.clock.fast_forward(LOOK_SECONDS * 1000)
