@@ -14,6 +14,7 @@ COMMANDS = {
     "disk": "vm_setup.setup.disk:main",
     "answering": "vm_setup.setup.answering:main",
     "certificates": "vm_setup.setup.certificates:main",
+    "visitors": "vm_setup.setup.visitors:main",
     "adopt-undo": "vm_setup.setup.reconcile:hand_back",
     "keeper": "vm_setup.keeper.daemon:main",
     "deadman": "vm_setup.keeper.deadman:main",

@@ -57,7 +57,16 @@ def test_nginx_waits_for_nothing_at_boot() -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 @pytest.mark.parametrize(
-    "name", ["keeper.service", "deadman.service", "deadman.timer", "poweroff.service", "gate.service", "nginx.service"]
+    "name",
+    [
+        "keeper.service",
+        "deadman.service",
+        "deadman.timer",
+        "poweroff.service",
+        "gate.service",
+        "nginx.service",
+        "visitors.service",
+    ],
 )
 def test_systemd_understands_it(name: str, tmp_path: Path) -> None:
     """The programs that it names are those of a GPU machine, so true stands for them."""

@@ -46,6 +46,19 @@ def test_only_what_is_meant_is_open_and_the_rules_of_others_stay(host: Host) -> 
     assert "table inet comfyweb\n" in machine.sh("nft list tables") + "\n"
 
 
+def test_a_change_of_who_may_come_needs_no_start(host: Host) -> None:
+    host.boot()
+    machine = host.machine
+    machine.wait_booted()
+    machine.sh(LISTEN.format(port=SSH))
+    machine.until(lambda: (call(host, SSH), call(host, OPEN)) == ("open", "open"), "everybody")
+    machine.set_metadata({"allowed_ip": "203.0.113.7"})
+    machine.until(lambda: (call(host, SSH), call(host, OPEN)) == ("refused", "refused"), "nobody from here")
+    machine.set_metadata({"allowed_ip": f"oops {GATEWAY}"})
+    machine.until(lambda: (call(host, SSH), call(host, OPEN)) == ("open", "open"), "us again")
+    machine.until(lambda: any("'oops' lets nobody in" in words for words in host.warnings()), "words about oops")
+
+
 def test_it_is_in_force_at_boot_without_the_metadata_server(host: Host) -> None:
     machine = host.machine
     machine.set_metadata({"allowed_ip": "203.0.113.7", "domain_name": "comfy.example.com"})

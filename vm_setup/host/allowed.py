@@ -15,6 +15,8 @@ from ipaddress import (
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+# The metadata keys that name people and the app.
+KEYS = PEOPLE, APP = "allowed_ip", "comfyweb-app-ip"
 _SHOWN_CHARACTERS = 60
 _BROADCAST = IPv4Network("255.255.255.255")  # nginx takes no such network
 _MAPPED = IPv6Network("::ffff:0:0/96")

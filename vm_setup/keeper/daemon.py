@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import FrameType
 
-from vm_setup.host import power, tokens
+from vm_setup.host import allowed, power, tokens
 from vm_setup.host.commands import Command
 from vm_setup.host.idle import limit_seconds
 from vm_setup.host.messages import Message, Now, Report, heartbeat_is_due, phase_is_due
@@ -49,7 +49,7 @@ class Keeper:
             version=world.version,
             now=now,
             verify=verifier(),
-            limit=limit_seconds(state.read_last_limit(world.paths))[0],
+            limit=limit_seconds(state.read_last_attributes(world.paths).get("comfyweb-idle-minutes"))[0],
             saved=saved,
         )
         self._expected_start = state.read_expected_start(world.paths)
@@ -147,6 +147,10 @@ class Keeper:
             files.write(self._world.paths.runtime / ORIGIN, asked.trust.issuer, durable=False)
         except OSError as error:
             _LOG.warning("The extension is not told the app's origin (%s).", error)
+        known = state.read_last_attributes(self._world.paths)
+        if known and any(known.get(key, "") != attributes.get(key, "") for key in allowed.KEYS):
+            _LOG.info("Who may come has changed.")
+            self._start([("systemctl", "--no-block", "restart", system.VISITORS_UNIT)])
 
     def _serve(self) -> None:
         """Answer calls. A port that somebody else has is no reason to leave the machine alone: it is tried again."""

@@ -30,7 +30,7 @@ def look(world: World) -> bool:
     file = world.paths.runtime / FILE
     watch = deadman.Watch.from_json(state.read_object(file), now=now.boot)
     saved = state.read_object(world.paths.runtime / STATE)
-    limit, _ = limit_seconds(state.read_last_limit(world.paths))
+    limit, _ = limit_seconds(state.read_last_attributes(world.paths).get("comfyweb-idle-minutes"))
     keeper = deadman.Keeper.from_json(saved, now=now.boot, default_limit=limit)
     seen = Probe(world.comfyui, now=lambda: now.boot).look()
     if seen.jobs:

@@ -53,10 +53,9 @@ def read_expected_start(paths: Paths) -> float | None:
     return round(statistics.median(seconds), 1) if seconds else None
 
 
-def read_last_limit(paths: Paths) -> object:
-    """Return the idle limit as metadata had it in an earlier boot, for while the metadata server is silent."""
-    kept = mapping(read_object(paths.state / "metadata-last-good.json").get("attributes")) or {}
-    return kept.get("comfyweb-idle-minutes")
+def read_last_attributes(paths: Paths) -> dict[str, object]:
+    """Return the metadata that the set-up goes by: of an earlier boot, while the metadata server is silent."""
+    return mapping(read_object(paths.state / "metadata-last-good.json").get("attributes")) or {}
 
 
 def read_certificate(paths: Paths, *, wall: float) -> Certificate:

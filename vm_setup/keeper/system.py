@@ -12,7 +12,7 @@ from vm_setup.host.reading import number
 from vm_setup.keeper.seen import Card, Space
 
 _LOG = logging.getLogger(__name__)
-COMFYUI_UNIT = "comfyui.service"
+COMFYUI_UNIT, VISITORS_UNIT = "comfyui.service", "comfyweb-visitors.service"
 _COMMAND_SECONDS = 5.0
 _OUTPUT_LIMIT = 1_000_000
 _CARD_FIELDS = ("name", "memory.used", "memory.total", "utilization.gpu")

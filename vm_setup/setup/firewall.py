@@ -18,6 +18,8 @@ from vm_setup.setup.system import System, Trouble
 
 RULES = "comfyweb/firewall.nft"
 VISITORS = "comfyweb/nginx/visitors.conf"
+# How the words begin that this module warns with.
+TOPICS = ("No entry of allowed_ip can be meant", "The firewall")
 LAST_GOOD = "allowed-ip-last-good"
 # Google's TCP forwarding by Identity-Aware Proxy (https://cloud.google.com/iap/docs/using-tcp-forwarding), by which
 # `gcloud compute ssh` and the console's SSH button come.
@@ -101,6 +103,11 @@ def visitors(doors_: Doors) -> str:
 
 def ensure(system: System, steps: Steps, wanted: Wanted) -> None:
     """Put the rules in force and write nginx's part. Raises `Trouble`; then what was in force stays so."""
+    with files.locked(system.paths.runtime / "firewall.lock"):
+        _ensure(system, steps, wanted)
+
+
+def _ensure(system: System, steps: Steps, wanted: Wanted) -> None:
     kept = system.paths.state / LAST_GOOD
     judged = doors(wanted, proxies=cloudflare.networks(system.paths), earlier=allowed.read(files.read(kept)))
     if wanted.allowed.unusable:

@@ -168,8 +168,8 @@ class Wanted:
             origin_pair=pair(),
             acme_server=one("comfyweb-acme-server", _SERVER, DEFAULT_ACME_SERVER),
             app_origin=one("comfyweb-app-origin", _ORIGIN, ""),
-            allowed=visitors("allowed_ip"),
-            app=visitors("comfyweb-app-ip"),
+            allowed=visitors(allowed.PEOPLE),
+            app=visitors(allowed.APP),
             wrong=tuple(wrong),
         )
 

@@ -155,6 +155,11 @@ def ensure(system: System, steps: Steps) -> None:
 
 def apply(system: System) -> None:
     """Put in force what nginx's configuration should be, unless it is. Raises `Trouble`; then the old one stays."""
+    with files.locked(system.paths.runtime / "nginx.lock"):
+        _apply(system)
+
+
+def _apply(system: System) -> None:
     paths = system.paths
     visitors = files.read(paths.etc / FOLDER / "visitors.conf") or EVERYBODY
     site = Site(
