@@ -74,8 +74,13 @@ class ComputeEngine:
         self._google: GoogleCalls | None = None
 
     async def look(self, zone: str) -> MachineSeen | MachineMissing:
-        """Read the machine. `at` is when the question was sent, so that nothing in the answer is older than it says."""
-        return await self._run(lambda google: google.look(zone, self._now()))
+        """Read the machine. `at` is when this was called, so that nothing in the answer is older than it says.
+
+        Not when the question was sent: a thread, or the client, may have come late, and whoever called measures from
+        now on.
+        """
+        asked = self._now()
+        return await self._run(lambda google: google.look(zone, asked))
 
     async def start(self, zone: str, request_id: str) -> str:
         """Start the machine and return the operation's name. The same `request_id` starts it once."""

@@ -165,3 +165,18 @@ async def test_what_changed_while_the_process_stood_still_is_told_in_its_first_t
     stop = driver.body["last_stop"]
     assert isinstance(stop, dict)
     assert stop["reason"] == "elsewhere"
+
+
+async def test_a_client_that_is_slow_to_wake_up_does_not_put_the_clock_forward(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Google's is imported at the first look, which takes seconds on a small server."""
+    connected = driver.compute._connected
+
+    def slowly() -> object:
+        driver.box.advance(20)
+        return connected()
+
+    monkeypatch.setattr(driver.compute, "_connected", slowly)
+    await driver.turn()
+    assert driver.loop.now() == driver.now()
