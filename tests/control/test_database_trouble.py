@@ -148,6 +148,21 @@ async def test_a_corrupt_file_is_a_clear_error_and_is_left_as_it_is(tmp_path: Pa
     assert path.read_bytes() == b"no database at all" * 1000
 
 
+async def test_a_file_of_a_newer_comfyweb_is_a_clear_error_and_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = Ledger(f"sqlite:///{path}", machine="m")
+    await ledger.open()
+    await ledger.close()
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    before = path.read_bytes()
+    older = Ledger(f"sqlite:///{path}", machine="m")
+    with pytest.raises(LedgerError, match="of a newer comfyweb"):
+        await older.open()
+    await older.close()
+    assert path.read_bytes() == before
+
+
 async def test_a_file_that_is_corrupted_in_use_is_a_clear_error_and_starts_nothing(driver: Driver) -> None:
     await driver.ask(Wanted.ON)
     await driver.ledger.close()
