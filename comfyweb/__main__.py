@@ -142,4 +142,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["doctor"]:
+        from comfyweb.doctor import command  # what serves needs none of it
+
+        command.main(sys.argv[2:])
     sys.exit(main())

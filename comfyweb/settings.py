@@ -155,6 +155,24 @@ class Settings(BaseModel):
         schemes = page.partition(":")[0], comfyui.partition(":")[0]
         return schemes[0] == schemes[1] and check.site(check.host_of(page)) == check.site(check.host_of(comfyui))
 
+    @property
+    def framing_doubt(self) -> str:
+        """Why some browsers, or all, won't show ComfyUI inside the page at a known https address; else nothing."""
+        if not self.comfyui_address.startswith("https://"):
+            return ""
+        if not self.public_url.startswith("https://"):
+            return (
+                "PUBLIC_URL is not https, so ComfyUI opens in a tab of its own: its login can't be kept inside the "
+                "page. An https proxy in front of the app changes that."
+            )
+        if self.same_site:
+            return ""
+        return (
+            f"{self.public_url} and {self.comfyui_address} are not one site, so browsers that block the storage of "
+            "other sites don't run ComfyUI inside the page; there it opens in a tab of its own. Two names of one "
+            "domain, such as https://app.example.com and comfy.example.com, work everywhere."
+        )
+
     def origins(self, request_host: str = "") -> frozenset[str]:
         """Return the origins that are the app's own, for a request with this Host header.
 
@@ -222,8 +240,13 @@ def of_process() -> Settings:
 
     Raises SettingsError.
     """
+    return load(os.environ, dotenv_of_process())
+
+
+def dotenv_of_process() -> Path | None:
+    """Return which `.env` this process reads."""
     named = os.environ.get("COMFYWEB_ENV_FILE", ".env")
-    return load(os.environ, Path(named) if named else None)
+    return Path(named) if named else None
 
 
 def _sentence(name: str, kind: str, message: str) -> str:
@@ -300,19 +323,8 @@ def _doubts(settings: Settings, values: Mapping[str, str]) -> Iterable[str]:
         yield "GCE_ZONE is not among GCE_ZONES and is ignored."
     if settings.comfyui_domain and not settings.ssl_email and not settings.cf_cert_path:
         yield "COMFYUI_DOMAIN has no certificate: set SSL_EMAIL (Let's Encrypt), or CF_CERT_PATH and CF_KEY_PATH."
-    if not settings.comfyui_address.startswith("https://"):
-        return
-    if not settings.public_url.startswith("https://"):
-        yield (
-            "PUBLIC_URL is not https, so ComfyUI opens in a tab of its own: its login can't be kept inside the page. "
-            "An https proxy in front of the app changes that."
-        )
-    elif not settings.same_site:
-        yield (
-            f"{settings.public_url} and {settings.comfyui_address} are not one site, so browsers that block the "
-            "storage of other sites don't run ComfyUI inside the page; there it opens in a tab of its own. Two names "
-            "of one domain, such as https://app.example.com and comfy.example.com, work everywhere."
-        )
+    if settings.framing_doubt:
+        yield settings.framing_doubt
 
 
 def reference() -> str:

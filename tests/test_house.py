@@ -23,7 +23,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "api": MIDDLE | {"control"},
     "ui": MIDDLE | {"control"},
     "comfyweb": MIDDLE | {"control", "api", "ui"},
-    "__main__": frozenset({"settings", "settings_checks", "ui"}),
+    "__main__": frozenset({"settings", "settings_checks", "ui", "doctor"}),
+    "doctor": MIDDLE | {"control"},
     "demo": frozenset(),
 }
 # All that a judgement needs. No clock is among it, no file and no socket: a judgement is told what it judges.
@@ -59,7 +60,7 @@ def strangers(room_: str, names: Iterable[str]) -> list[str]:
     allowed = {f"comfyweb.{name}" for name in MAY_IMPORT[room_] | {room_}}
     if room_ == "demo":
         allowed.add("vm_setup.host")
-    if room_ == "control":  # the app brings the machine its software, and reads as it does who may come
+    if room_ in {"control", "doctor"}:  # the app brings the machine its software, and reads as it does who may come
         allowed |= {"vm_setup.bundle", "vm_setup.host.bundle", "vm_setup.host.allowed", "vm_setup.host.cloudflare"}
     ours = [name for name in names if name.split(".")[0] in PACKAGES]
     return [name for name in ours if not any(f"{name}.".startswith(f"{prefix}.") for prefix in allowed)]

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 from comfyweb.cloud.cloud_error import CloudError, OperationSeen
 from comfyweb.machine.faults import named
-from comfyweb.machine.model import MachineMissing, MachineSeen
+from comfyweb.machine.firewall import Firewall
+from comfyweb.machine.model import MachineMissing, MachineSeen, Quota
 
 if TYPE_CHECKING:
     from comfyweb.cloud.google_calls import GoogleCalls
 
 T = TypeVar("T")
 
-# The least that comfyweb needs. The last two lie on other resources than the machine, where they can't be asked for:
-# reading operations is a permission of the project, acting for the machine's service account one of that account.
+# The least that comfyweb needs. The last two lie on other resources than the machine, where Compute Engine can't be
+# asked for them: reading operations is a permission of the project, acting for the machine's service account one of
+# that account.
 PERMISSIONS = (
     "compute.instances.get",
     "compute.instances.start",
@@ -34,6 +36,8 @@ PERMISSIONS = (
     "compute.zoneOperations.get",
     "iam.serviceAccounts.actAs",
 )
+OPERATIONS = "compute.zoneOperations.get"
+_NO_OPERATION = "comfyweb-asks-whether-it-may"
 _ON_THE_MACHINE = tuple(permission for permission in PERMISSIONS if permission.startswith("compute.instances."))
 
 _THREADS = 8
@@ -121,6 +125,38 @@ class ComputeEngine:
         """Return which of `PERMISSIONS` we lack, of those that can be asked for on the machine itself."""
         granted = await self._run(lambda google: google.granted(zone, _ON_THE_MACHINE))
         return tuple(permission for permission in _ON_THE_MACHINE if permission not in granted)
+
+    async def may_read_operations(self, zone: str) -> bool:
+        """Tell whether we have `OPERATIONS`, by asking for an operation that doesn't exist.
+
+        Who may not is told so, and who may hears that there is none.
+        """
+        try:
+            await self.operation(zone, _NO_OPERATION)
+        except CloudError as error:
+            if error.fault.code != "permission":
+                raise
+            return False
+        return True
+
+    async def quotas(self, zone: str) -> tuple[Quota, ...]:
+        """Read the limits of the zone's region. Needs compute.regions.get, which running the machine doesn't."""
+        return await self._run(lambda google: google.survey.quotas(zone))
+
+    async def project_quotas(self) -> tuple[Quota, ...]:
+        """Read the limits of the project in all regions together. Needs compute.projects.get, as above."""
+        return await self._run(lambda google: google.survey.project_quotas())
+
+    async def is_reserved(self, zone: str, address: str) -> bool:
+        """Tell whether an external address is reserved in the zone's region. Needs compute.addresses.list, as above."""
+        return await self._run(lambda google: google.survey.is_reserved(zone, address))
+
+    async def firewall(self, zone: str) -> Firewall:
+        """Read what Compute Engine's firewall applies to the machine.
+
+        Needs compute.instances.getEffectiveFirewalls, as above.
+        """
+        return await self._run(lambda google: google.survey.firewall(zone))
 
     async def close(self) -> None:
         """Take no more calls and close the connections. Calls under way end by their own timeouts."""

@@ -34,6 +34,7 @@ from comfyweb.cloud.google_reading import (
     scheduling_seen,
     values,
 )
+from comfyweb.cloud.google_survey import Survey
 from comfyweb.machine.faults import named
 from comfyweb.machine.model import MachineMissing, MachineSeen
 from comfyweb.machine.preparation import metadata_changes, needs_scheduling, run_seconds
@@ -113,6 +114,14 @@ class GoogleCalls:
             "setMetadata": cast("_Call[Operation]", instances.set_metadata_unary),
             "setScheduling": cast("_Call[Operation]", instances.set_scheduling_unary),
         }
+        self.survey = Survey(
+            credentials,
+            options,
+            project=project,
+            instance=instance,
+            count=count,
+            timeout_seconds=timeout_seconds,
+        )
         self._project = project
         self._instance = instance
         self._count = count

@@ -83,6 +83,12 @@ class NetworkInterface(Protocol):
     access_configs: Sequence[AccessConfig]
 
 
+class AttachedDisk(Protocol):
+    """A disk of a machine."""
+
+    device_name: str
+
+
 class SchedulingStatus(Protocol):
     """`instance.resource_status.scheduling`."""
 
@@ -103,6 +109,7 @@ class Instance(Protocol):
     machine_type: str
     guest_accelerators: Sequence[Accelerator]
     network_interfaces: Sequence[NetworkInterface]
+    disks: Sequence[AttachedDisk]
     last_start_timestamp: str
     last_stop_timestamp: str
     metadata: Metadata
@@ -169,6 +176,7 @@ def machine_seen(instance: Instance, zone: str, at: datetime, date: str) -> Mach
         terminates_at=_time(instance.resource_status.scheduling.termination_timestamp),
         preemptible=instance.scheduling.preemptible or instance.scheduling.provisioning_model == "SPOT",
         told_at=_date(date),
+        disks=tuple(disk.device_name for disk in instance.disks),
     )
 
 

@@ -265,6 +265,8 @@ class Loop:
             machine = await self._compute.look(self._place.zone)
         except CloudError as error:
             self._seen = replace(self._seen, machine_fault=error.fault)
+            if error.fault.code == "permission" and self._permissions is None:
+                await self._look_at_permissions()  # It may not be the only one.
         else:
             machine = self._set_time(machine, asked)
             self._seen = replace(self._seen, machine=machine, machine_fault=None)

@@ -4,6 +4,7 @@ from starlette.routing import Route
 
 from comfyweb.demo import render
 from comfyweb.demo import render_resources as write
+from comfyweb.demo.addresses import NETWORK_INTERFACE
 from comfyweb.demo.box import Box
 from comfyweb.demo.compute_catalog import catalog_routes
 from comfyweb.demo.compute_storage import storage_routes
@@ -32,6 +33,7 @@ def _machines(box: Box) -> list[Route]:
         "get": lambda call: write.instance(_machine(call)),
         "list": _instances,
         "aggregatedList": _everywhere,
+        "getEffectiveFirewalls": _firewalls,
         "getGuestAttributes": _guest_attributes,
         "getSerialPortOutput": _serial,
         "testIamPermissions": _permissions,
@@ -71,6 +73,13 @@ def _everywhere(call: Call) -> Answer:
     found = [write.instance(machine) for machine in call.world.machines.values()]
     scopes = [f"zones/{zone}" for zone in call.world.zones]
     return aggregated(call, "compute#instanceAggregatedList", "instances", scopes, found)
+
+
+def _firewalls(call: Call) -> Answer:
+    machine = _machine(call)
+    if (interface := call.query["networkInterface"]) != NETWORK_INTERFACE:
+        raise Refusal.invalid(f"Invalid value for field 'networkInterface': '{interface}'. No such network interface.")
+    return write.firewalls(machine, call.world)
 
 
 def _guest_attributes(call: Call) -> Answer:

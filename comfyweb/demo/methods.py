@@ -15,7 +15,8 @@ from typing import Any, cast
 from comfyweb.demo.model import Refusal
 
 _INSTANCES = (
-    *("aggregatedList", "get", "getGuestAttributes", "getSerialPortOutput", "list", "testIamPermissions"),
+    *("aggregatedList", "get", "getEffectiveFirewalls", "getGuestAttributes", "getSerialPortOutput", "list"),
+    "testIamPermissions",
     *("addAccessConfig", "attachDisk", "delete", "deleteAccessConfig", "detachDisk", "insert", "reset"),
     *("setLabels", "setMachineType", "setMetadata", "setScheduling", "start", "stop"),
 )

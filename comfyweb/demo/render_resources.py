@@ -18,6 +18,15 @@ from comfyweb.demo.model import (
 from comfyweb.demo.render import at, link, present, where
 
 _OFF = frozenset({Status.TERMINATED, Status.SUSPENDED, Status.PROVISIONING})
+# The rules that every network begins with, and those that the console makes for a machine that serves the web:
+# their names, protocols with ports, sources, and the tag of the machines that they are for.
+_RULES: tuple[tuple[str, list[tuple[str, list[str]]], str, str], ...] = (
+    ("default-allow-icmp", [("icmp", [])], "0.0.0.0/0", ""),
+    ("default-allow-internal", [("tcp", ["0-65535"]), ("udp", ["0-65535"]), ("icmp", [])], "10.128.0.0/9", ""),
+    ("default-allow-ssh", [("tcp", ["22"])], "0.0.0.0/0", ""),
+    ("default-allow-http", [("tcp", ["80"])], "0.0.0.0/0", "http-server"),
+    ("default-allow-https", [("tcp", ["443"])], "0.0.0.0/0", "https-server"),
+)
 LICENSE = "https://www.googleapis.com/compute/v1/projects/debian-cloud/global/licenses/debian-12-bookworm"
 
 
@@ -103,6 +112,31 @@ def _attached(attachment: Attachment, index: int) -> dict[str, Any]:
         "autoDelete": attachment.auto_delete,
         "interface": "SCSI",
         "diskSizeGb": str(attachment.disk.size_gb),
+    }
+
+
+def firewalls(machine: Machine, estate: Estate) -> dict[str, Any]:
+    """Write which of the firewall's rules apply to a machine, by its tags."""
+    return {
+        "firewalls": [
+            present(
+                kind="compute#firewall",
+                id=str(1000 + index),
+                creationTimestamp=at(estate.began),
+                name=name,
+                network=link(f"{estate.path}/global/networks/default"),
+                priority=1000 if tag else 65534,
+                sourceRanges=[source],
+                targetTags=[tag] if tag else [],
+                allowed=[present(IPProtocol=protocol, ports=ports) for protocol, ports in traffic],
+                direction="INGRESS",
+                logConfig={"enable": False},
+                selfLink=link(f"{estate.path}/global/firewalls/{name}"),
+            )
+            | {"disabled": False}
+            for index, (name, traffic, source, tag) in enumerate(_RULES)
+            if not tag or tag in machine.tags
+        ]
     }
 
 

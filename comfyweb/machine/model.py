@@ -158,7 +158,8 @@ class Scheduling:
 class MachineSeen:
     """What Compute Engine said of the machine. `at` is when the question was sent: nothing in it is newer.
 
-    `told_at` is when it was answered by Google's clock, in whole seconds; None when that is unknown.
+    `told_at` is when it was answered by Google's clock, in whole seconds; None when that is unknown. `disks` are the
+    names under which its guest finds them.
     """
 
     at: datetime
@@ -174,6 +175,7 @@ class MachineSeen:
     terminates_at: datetime | None = None
     preemptible: bool = False
     told_at: datetime | None = None
+    disks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +183,15 @@ class MachineMissing:
     """Compute Engine said that there is no such machine."""
 
     at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """A limit of a project, by Google's name for it, and how much of it is used."""
+
+    metric: str
+    limit: float
+    usage: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

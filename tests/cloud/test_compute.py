@@ -263,6 +263,12 @@ async def test_the_permissions_that_are_missing_are_listed(box: CloudBox, comput
     assert set(missing) <= set(PERMISSIONS)
 
 
+async def test_whether_operations_can_be_read_is_found_out_without_one(box: CloudBox, compute: ComputeEngine) -> None:
+    assert await compute.may_read_operations(ZONE)
+    box.fault("permission", verb="operations.get", times=None)
+    assert not await compute.may_read_operations(ZONE)
+
+
 async def test_many_calls_at_once_all_come_back(compute: ComputeEngine) -> None:
     seen = await asyncio.gather(*(look(compute) for _ in range(50)))
     assert {machine.status for machine in seen} == {"TERMINATED"}

@@ -366,6 +366,16 @@ async def test_a_missing_permission_is_told_before_it_is_needed(driver: Driver) 
     assert "compute.instances.start" in str(driver.body["notices"])
 
 
+async def test_who_may_not_even_look_at_the_machine_hears_of_every_permission_that_is_missing(
+    driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    for verb in ("get", "stop"):
+        driver.box.control("fault", {"kind": "permission", "verb": verb, "times": None})
+    await driver.live(3)
+    told = [record.getMessage() for record in caplog.records if "missing permission" in record.getMessage()]
+    assert told == ["missing permission: compute.instances.get", "missing permission: compute.instances.stop"]
+
+
 async def test_the_old_systems_password_is_deleted_and_that_is_said(driver: Driver) -> None:
     driver.box.machine.metadata["auth_pass"] = "old"
     await driver.ask(Wanted.ON)

@@ -179,6 +179,8 @@ def change_it(life: Life) -> None:
     assert httpx.put(said, content="ready", headers={"Metadata-Flavor": "Google"}).status_code == 200
     heard = instances.getGuestAttributes(**NODE, queryPath="comfyweb/").execute()["queryValue"]["items"]
     assert [(item["key"], item["value"]) for item in heard] == [("phase", "ready")]
+    rules = instances.getEffectiveFirewalls(**NODE, networkInterface="nic0").execute()["firewalls"]
+    assert "default-allow-ssh" in [rule["name"] for rule in rules]
     asked = {"permissions": ["compute.instances.attachDisk"]}
     assert instances.testIamPermissions(**WHERE, resource="second", body=asked).execute() == asked
     assert len(instances.list(**WHERE).execute()["items"]) == 2

@@ -1,0 +1,129 @@
+"""What is read of Compute Engine beside the machine, by `python -m comfyweb doctor` alone: limits, addresses, firewall.
+
+Blocking, like `google_calls`, which brings credentials; the clients are made when they are first needed.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar, cast
+
+from google.api_core.client_options import ClientOptions
+from google.auth.credentials import Credentials
+from google.cloud import compute_v1
+
+from comfyweb.machine.firewall import EVERYWHERE, Firewall, Rule, Traffic
+from comfyweb.machine.model import Quota
+
+_INTERFACE = "nic0"  # Compute Engine's name for a machine's first network card
+_INGRESS = "INGRESS"
+
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+class _Call(Protocol[Answer_co]):
+    def __call__(self, request: Mapping[str, object], *, retry: None, timeout: float) -> Answer_co: ...
+
+
+class _Quota(Protocol):
+    metric: str
+    limit: float
+    usage: float
+
+
+class _Limited(Protocol):
+    quotas: Sequence[_Quota]
+
+
+class _Traffic(Protocol):
+    I_p_protocol: str
+    ports: Sequence[str]
+
+
+class _Rule(Protocol):
+    name: str
+    priority: int
+    direction: str
+    disabled: bool
+    allowed: Sequence[_Traffic]
+    denied: Sequence[_Traffic]
+    source_ranges: Sequence[str]
+    source_tags: Sequence[str]
+    source_service_accounts: Sequence[str]
+
+
+class _Effective(Protocol):
+    firewalls: Sequence[_Rule]
+    firewall_policys: Sequence[object]
+
+
+class Survey:
+    """Reads one project. Raises what Google's client raises."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        options: ClientOptions | None,
+        *,
+        project: str,
+        instance: str,
+        count: Callable[[str], None],
+        timeout_seconds: float,
+    ) -> None:
+        self._credentials = credentials
+        self._options = options
+        self._project = project
+        self._instance = instance
+        self._count = count
+        self._timeout = timeout_seconds
+
+    def quotas(self, zone: str) -> tuple[Quota, ...]:
+        """Return the limits of the zone's region."""
+        client = compute_v1.RegionsClient(credentials=self._credentials, client_options=self._options)
+        call = cast("_Call[_Limited]", client.get)
+        return _quotas(self._ask("regions.get", call, region=_region(zone)))
+
+    def project_quotas(self) -> tuple[Quota, ...]:
+        """Return the limits of the project in all regions together."""
+        client = compute_v1.ProjectsClient(credentials=self._credentials, client_options=self._options)
+        return _quotas(self._ask("projects.get", cast("_Call[_Limited]", client.get)))
+
+    def is_reserved(self, zone: str, address: str) -> bool:
+        """Tell whether an external address is reserved in the zone's region."""
+        client = compute_v1.AddressesClient(credentials=self._credentials, client_options=self._options)
+        call = cast("_Call[Iterable[object]]", client.list)
+        found = self._ask("addresses.list", call, region=_region(zone), filter=f'address = "{address}"')
+        return next(iter(found), None) is not None
+
+    def firewall(self, zone: str) -> Firewall:
+        """Return what applies to the machine's first network card."""
+        client = compute_v1.InstancesClient(credentials=self._credentials, client_options=self._options)
+        call = cast("_Call[_Effective]", client.get_effective_firewalls)
+        where = {"zone": zone, "instance": self._instance, "network_interface": _INTERFACE}
+        said = self._ask("getEffectiveFirewalls", call, **where)
+        rules = (_rule(each) for each in said.firewalls if each.direction == _INGRESS and not each.disabled)
+        return Firewall(rules=tuple(rules), policies=bool(said.firewall_policys))
+
+    def _ask(self, method: str, call: _Call[Answer_co], **where: str) -> Answer_co:
+        self._count(method)
+        return call({"project": self._project, **where}, retry=None, timeout=self._timeout)
+
+
+def _region(zone: str) -> str:
+    return zone.rpartition("-")[0]
+
+
+def _quotas(limited: _Limited) -> tuple[Quota, ...]:
+    return tuple(Quota(metric=each.metric, limit=each.limit, usage=each.usage) for each in limited.quotas)
+
+
+def _rule(said: _Rule) -> Rule:
+    inside = said.source_tags or said.source_service_accounts
+    return Rule(
+        name=said.name,
+        priority=said.priority,
+        allows=bool(said.allowed),
+        traffic=tuple(
+            Traffic(protocol=each.I_p_protocol.lower(), ports=tuple(each.ports))
+            for each in (said.allowed or said.denied)
+        ),
+        sources=tuple(said.source_ranges) or (() if inside else (EVERYWHERE,)),
+    )
