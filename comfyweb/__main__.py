@@ -15,6 +15,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
+from comfyweb import logs
 from comfyweb import settings_checks as check
 from comfyweb.settings import Settings, SettingsError, of_process
 from comfyweb.ui.idle import places
@@ -32,44 +33,7 @@ END_SECONDS = 10
 PING_EVERY_SECONDS, PONG_WITHIN_SECONDS = 10, 10
 LARGEST_EVENT_BYTES = 16384  # what a tab sends is a password or a click; Reflex would take 1 MB from anybody
 
-LONGEST_LINE = 2000
-LINES_A_MINUTE = 30
-CAUSED_BY_STRANGERS = frozenset({"comfyweb.ui.state", "comfyweb.ui.door", "comfyweb.api.frame", "comfyweb.api.events"})
-
 log = logging.getLogger("comfyweb")
-
-
-class OneLine(logging.Formatter):
-    """A record is one line of bounded length, whatever a stranger managed to put into it.
-
-    Only our own modules' tracebacks are printed, each below its line and bounded too.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Escape what could begin a line or move a terminal's cursor."""
-        ours = record.name.split(".")[0] == "comfyweb"
-        trace = record.exc_info if ours else None
-        shown = logging.makeLogRecord({**record.__dict__, "exc_info": None, "exc_text": None, "stack_info": None})
-        line = super().format(shown)[:LONGEST_LINE]
-        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-        return f"{line}\n{self.formatException(trace)[-LONGEST_LINE:]}" if trace and trace[0] else line
-
-
-class NotTooOften(logging.Filter):
-    """Lets the libraries, and ours who tell of failed requests, say so much a minute: strangers cause it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._minute, self._said = 0, 0
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether to print it. What else is our own is never held back."""
-        if record.name.split(".")[0] == "comfyweb" and record.name not in CAUSED_BY_STRANGERS:
-            return True
-        minute = int(record.created // 60)
-        self._said = self._said + 1 if minute == self._minute else 1
-        self._minute = minute
-        return self._said <= LINES_A_MINUTE
 
 
 def address(settings: Settings, environ: Mapping[str, str]) -> str:
@@ -94,19 +58,13 @@ def in_use(host: str, port: int) -> bool:
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code: 2 when it can't even start, and why is on stderr."""
-    printed = logging.StreamHandler()
-    printed.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    printed.addFilter(NotTooOften())
-    logging.basicConfig(level=logging.WARNING, handlers=[printed])
-    for name in ("engineio.server", "socketio.server"):  # Without a level they make a handler of their own.
-        logging.getLogger(name).setLevel(logging.ERROR)
-    log.setLevel(logging.INFO)
     try:
         settings = of_process()
         BuiltPage.read()
     except (SettingsError, NotBuiltError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    logs.write_as(settings.log_format)
     host = address(settings, os.environ)
     if in_use(host, settings.port):
         sys.stderr.write(f"Port {settings.port} can't be had: another process listens there. Set PORT to another.\n")
@@ -137,6 +95,7 @@ def main() -> int:
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(header_read_timeout=HEAD_WITHIN_MILLISECONDS, max_buffer_size=LARGEST_HEAD_BYTES),
         log_level=LogLevels.warning,
+        log_dictconfig=logs.GRANIAN,
     ).serve()
     return 0
 

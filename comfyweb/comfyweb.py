@@ -28,6 +28,7 @@ from comfyweb.ui.hosts import Hosts
 from comfyweb.ui.idle import Idle, places
 from comfyweb.ui.live import Live
 from comfyweb.ui.pages import add_pages
+from comfyweb.ui.request_ids import RequestIds
 from comfyweb.ui.static import BuiltPage
 
 EVENTS = "/_event/"
@@ -58,7 +59,7 @@ def serve() -> ASGIApp:
     _collect_rarely()
     app.register_lifespan_task(_collect_in_time)  # pyright: ignore[reportUnknownMemberType] - as above
     inside = Crowd(in_front_of(site), settings().trusted_proxy_hops)
-    protected = SecurityHeaders(Hosts(inside, settings()), settings(), page.script_hashes)
+    protected = RequestIds(SecurityHeaders(Hosts(inside, settings()), settings(), page.script_hashes))
     if settings().trusted_proxy_hops:
         return protected
     idle = Idle(protected, port=settings().port, places=places())

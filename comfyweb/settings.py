@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -137,6 +137,9 @@ class Settings(BaseModel):
     )
     redis_url: Annotated[SecretStr | None, AfterValidator(check.redis)] = _setting(
         "address of Redis, for several workers; needs PostgreSQL", None, shown="none: one worker"
+    )
+    log_format: Literal["text", "json"] = _setting(
+        "how the log is written: `text`, or `json` for one object a line (docs/watching.md)", "text"
     )
     demo_comfyui_url: Annotated[str | None, AfterValidator(check.elsewhere)] = _setting(
         "origin of a real ComfyUI to put into the demo", None, shown="a stand-in"

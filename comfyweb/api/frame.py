@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from comfyweb.api.problems import NOT_STARTED, problem, unavailable
 from comfyweb.control.services import NotStarted
+from comfyweb.logs import current
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Frame:
         except NotStarted:
             await unavailable(NOT_STARTED)(scope, receive, send_unstored)
         except Exception:
-            request_id = uuid.uuid4().hex
+            request_id = current("request_id") or uuid.uuid4().hex
             log.exception("%s %s failed, request %s", scope["method"], scope["path"], request_id)
             if begun:
                 raise  # Half an answer has left; only the server can cut it off.

@@ -11,6 +11,7 @@ from comfyweb.control.ledger import Ledger, LedgerError
 from comfyweb.control.loop import Loop
 from comfyweb.control.publisher import Publisher
 from comfyweb.control.visitors import Visitors
+from comfyweb.logs import about
 from comfyweb.machine import orders
 from comfyweb.machine.model import Phase, StopMode, Wanted
 from comfyweb.machine.orders import Order
@@ -152,10 +153,12 @@ class Controller:
 
     async def _ask(self, wanted: Wanted, mode: StopMode, session: Session) -> None:
         try:
-            await self._ledger.ask(wanted, mode, session.jti, self._loop.now())
+            intent = await self._ledger.ask(wanted, mode, session.jti, self._loop.now())
         except LedgerError as error:
             log.warning("an intent could not be stored: %s", error)
             raise Unavailable(LEDGER_WORDS) from error
+        with about(intent_id=intent.id):
+            log.info("somebody wants the machine %s (%s)", wanted, mode)
         self._loop.wake()
 
     async def _tell(self, call: Awaitable[None], order: Order, words: str) -> str:

@@ -19,6 +19,7 @@ from comfyweb.cloud.host import HostClient, HostRefused, HostSilent, from_guest_
 from comfyweb.control.ledger import Ledger, LedgerError, Standing
 from comfyweb.control.orders import Orders
 from comfyweb.control.publisher import Publisher
+from comfyweb.logs import about
 from comfyweb.machine import orders
 from comfyweb.machine.decide import COMING, GOING, HOST_FRESH, MOVING, OFF, UP, current_host, decide
 from comfyweb.machine.faults import lacking, named
@@ -173,6 +174,10 @@ class Loop:
         """Take one turn; return the seconds until the next one is due. Raises LedgerError."""
         self._wake.clear()
         standing = await self._ledger.standing()
+        with about(intent_id=standing.open_intent.id if standing.open_intent else None):
+            return await self._turn(standing)
+
+    async def _turn(self, standing: Standing) -> float:
         await self._observe(standing)
         standing = await self._keep_books(await self._ledger.standing())
         self._listen(standing)
@@ -406,7 +411,12 @@ class Loop:
 
     async def _call(self, attempt: Attempt) -> None:
         """Make the call of a stored attempt and store the answer."""
+        with about(intent_id=attempt.intent_id, attempt_request_id=attempt.request_id):
+            await self._call_and_store(attempt)
+
+    async def _call_and_store(self, attempt: Attempt) -> None:
         try:
+            log.info("calling Compute Engine: %s", attempt.verb)
             operation = await self._send(attempt)
         except CloudError as error:
             log.warning("%s failed: %s", attempt.verb, error)

@@ -1,6 +1,5 @@
 """A websocket may say what a page of ours says, and nothing else: neither to a handler nor into the log."""
 
-import logging
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ from hypothesis import strategies as st
 from reflex_base.config import get_config
 from starlette.types import Message, Receive, Scope, Send
 
-from comfyweb.__main__ import LINES_A_MINUTE, LONGEST_LINE, NotTooOften, OneLine
 from comfyweb.ui import door
 from comfyweb.ui.live import TAB
 from tests.ui.conftest import TOKEN_VAR
@@ -199,31 +197,3 @@ async def test_whatever_breaks_on_a_frame_is_one_line(caplog: pytest.LogCaptureF
 
     await door.Frames(app)({"type": "websocket"}, nothing, nothing)  # pyright: ignore[reportArgumentType] - is not called
     assert caplog.messages == ["a websocket was ended: ValueError"]
-
-
-def record(name: str, message: str, *, created: float = 0.0, exc_info: Any = None) -> logging.LogRecord:
-    made = logging.LogRecord(name, logging.ERROR, "", 0, message, None, exc_info)
-    made.created = created
-    return made
-
-
-def test_a_record_is_one_line_of_bounded_length() -> None:
-    line = OneLine("%(name)s: %(message)s").format(record("reflex", "x\n2026-01-01 FORGED\x1b[31m" + "y" * 9000))
-    assert "\n" not in line
-    assert "\x1b" not in line
-    assert len(line) < LONGEST_LINE + 100
-
-
-def test_only_our_own_tracebacks_are_printed() -> None:
-    trace = (ValueError, ValueError("planted secret"), None)
-    printed = OneLine("%(message)s")
-    assert "planted secret" not in printed.format(record("reflex.app", "failed", exc_info=trace))
-    assert "planted secret" in printed.format(record("comfyweb.ui", "failed", exc_info=trace))
-
-
-def test_libraries_may_say_so_much_a_minute_and_we_as_much_as_we_want() -> None:
-    often = NotTooOften()
-    assert sum(often.filter(record("reflex", "x")) for _ in range(1000)) == LINES_A_MINUTE
-    assert often.filter(record("reflex", "x", created=61.0))
-    assert all(often.filter(record("comfyweb.control", "x")) for _ in range(1000))
-    assert sum(often.filter(record("comfyweb.ui.state", "x", created=200.0)) for _ in range(1000)) == LINES_A_MINUTE

@@ -25,6 +25,7 @@ WRONG = "marked-password-of-a-stranger"
 SIGNS = "marked-jwt-secret-0123456789abcdef"
 SEED = base64.b64encode(b"marked-gate-key-with-32-bytes-ok").decode()
 TAB_ID = "marked-reflex-token"
+STARTS = "the-request-that-starts"
 READY_WITHIN = 60.0
 
 
@@ -36,9 +37,10 @@ def until(ready: Callable[[], Any]) -> Any:
     return found
 
 
-def test_no_secret_is_printed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_secret_is_printed(tmp_path: Path, form: str) -> None:
     port = free_ports(3)
-    secrets = {"JWT_SECRET": SIGNS, "GATE_PRIVATE_KEY": SEED, "COMFYWEB_ENV_FILE": ""}
+    secrets = {"JWT_SECRET": SIGNS, "GATE_PRIVATE_KEY": SEED, "COMFYWEB_ENV_FILE": "", "LOG_FORMAT": form}
     environ = app_environment({}, port=port, password=PASSWORD, folder=tmp_path) | secrets
     with (
         Program("-m", "comfyweb.demo", "--port", str(port + 1), "--fast", environ={}) as cloud,
@@ -54,6 +56,17 @@ def test_no_secret_is_printed(tmp_path: Path) -> None:
     assert "serving http://localhost" in printed
     for secret in [PASSWORD, WRONG, SIGNS, SEED, "marked", *found]:
         assert secret not in printed, secret
+    if form == "json":
+        _tell_one_story([json.loads(line) for line in app.lines])
+
+
+def _tell_one_story(records: list[dict[str, Any]]) -> None:
+    """Every line is an object, and from the request that asked for a start one finds the calls that came of it."""
+    assert all(record.keys() >= {"time", "level", "logger", "message"} for record in records)
+    [asked] = [record for record in records if record.get("request_id") == STARTS]
+    calls = [record for record in records if "calling Compute Engine: start" in record["message"]]
+    assert [call["intent_id"] for call in calls] == [asked["intent_id"]]
+    assert all(call["attempt_request_id"] for call in calls)
 
 
 def _lead_a_life(http: httpx.Client, port: int) -> list[str]:
@@ -69,7 +82,8 @@ def _lead_a_life(http: httpx.Client, port: int) -> list[str]:
     assert http.get("/api/auth/check", headers={"authorization": f"Bearer {token}x"}).status_code == 401
     assert http.post("/api/comfyui/ticket", headers=mine).status_code == 409
     _talk(port, token)
-    assert http.post("/api/instance/start", headers=mine).status_code == 200
+    started = http.post("/api/instance/start", headers=mine | {"X-Request-Id": STARTS})
+    assert (started.status_code, started.headers["x-request-id"]) == (200, STARTS)
     until(lambda: http.get("/api/instance/status", headers=mine).json()["phase"] == "ready")
     url = str(until(lambda: http.post("/api/comfyui/ticket", headers=mine).json().get("url")))
     ticket = parse_qs(urlsplit(url).query)["ticket"][0]
