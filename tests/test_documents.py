@@ -50,7 +50,7 @@ def anchors(document: Path) -> set[str]:
 def source() -> str:
     """Return all of our own code, and the tests'."""
     tests = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
-    others = [ROOT / ".env.example", *ROOT.glob("vm_setup/units/*"), *ROOT.glob("deploy/**/*.tf")]
+    others = [ROOT / ".env.example", *ROOT.glob("vm_setup/units/*"), *ROOT.glob("deploy/**/*.tf"), *ROOT.glob("compose*.yml")]
     return "\n".join(path.read_text() for path in [*SOURCES, *tests, *others])
 
 
