@@ -124,11 +124,6 @@ class CloudBox:
     def _begin(self) -> None:
         self.box.clock, self.box._cloud = self.clock, Cloud(self._world)
 
-    def say_by_guest_attributes(self, key: str, value: str) -> None:
-        """Let the guest write this in comfyweb's namespace, as its programs do."""
-        address = f"{self.url}/computeMetadata/v1/instance/guest-attributes/comfyweb/{key}"
-        self._http.put(address, content=value, headers={"Metadata-Flavor": "Google"}).raise_for_status()
-
     def examined(self) -> None:
         """Fail when a call or an answer was not as Google describes it."""
         assert not self.examiner.found, self.examiner.found

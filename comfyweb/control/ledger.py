@@ -23,7 +23,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from comfyweb.access.sessions import Session
 from comfyweb.control.migrate import migrate
-from comfyweb.control.rows import Reader, attempt_of, fault_json, fault_of, intent_of, run_of
+from comfyweb.control.rows import Reader, Row, attempt_of, fault_json, fault_of, intent_of, run_of
 from comfyweb.control.tables import AttemptRow, IntentRow, KeyRow, RunRow, SessionRow
 from comfyweb.machine.model import Attempt, Fault, Guard, Intent, Run, StopMode, StopReason, Verb, Wanted
 
@@ -36,6 +36,7 @@ GUARDS = frozenset(guard.value for guard in Guard)
 GONE = "the database's file was removed or replaced while it was in use: restart comfyweb"
 # As many of the newest calls as a decision can need: an intent makes three, and a few more when it must repeat.
 REMEMBERED_ATTEMPTS = 12
+REMEMBERED_RUNS = 20
 # The usual time of a start is the median of this many.
 REMEMBERED_STARTS = 5
 
@@ -72,6 +73,11 @@ class Ledger:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._reader = Reader()
         self._file: tuple[int, int] | None = None
+        # Made once: making them takes as long as asking them, and the loop asks twice a turn.
+        self._open_intents = select(IntentRow).where(IntentRow.machine == machine, col(IntentRow.ended_at).is_(None))
+        self._newest_intents = _newest(IntentRow, machine, 2)
+        self._newest_attempts = _newest(AttemptRow, machine, REMEMBERED_ATTEMPTS)
+        self._newest_runs = _newest(RunRow, machine, REMEMBERED_RUNS)
 
     async def open(self) -> None:
         """Bring the tables up to date. Raises LedgerError."""
@@ -94,7 +100,7 @@ class Ledger:
         """Store what somebody wants. An open intent for the same is kept; another one is ended by this one."""
 
         def work(db: Transaction) -> Intent:
-            row = db.exec(self._open_intents()).first()
+            row = db.exec(self._open_intents).first()
             if row is not None:
                 same = (row.wanted, row.mode) == (wanted.value, mode.value)
                 # A guard that ends a session lets it last until then; a person's stop needs nothing to wait for.
@@ -212,22 +218,11 @@ class Ledger:
 
         def work(db: Transaction) -> Standing:
             read = self._reader.read
-            opened = db.exec(self._open_intents()).all()
-            intents = db.exec(
-                select(IntentRow).where(IntentRow.machine == self._machine).order_by(col(IntentRow.id).desc()).limit(2)
-            ).all()
-            wishes = list(read(intent_of, intents))
+            opened = db.exec(self._open_intents).all()
+            wishes = list(read(intent_of, db.exec(self._newest_intents).all()))
             newest = wishes[0] if wishes else None
-            attempts = db.exec(
-                select(AttemptRow)
-                .where(AttemptRow.machine == self._machine)
-                .order_by(col(AttemptRow.id).desc())
-                .limit(REMEMBERED_ATTEMPTS)
-            ).all()
-            rows = db.exec(
-                select(RunRow).where(RunRow.machine == self._machine).order_by(col(RunRow.id).desc()).limit(20)
-            ).all()
-            runs = [run for _, run in read(run_of, rows)]
+            attempts = db.exec(self._newest_attempts).all()
+            runs = [run for _, run in read(run_of, db.exec(self._newest_runs).all())]
             return Standing(
                 open_intent=next((made for _, made in read(intent_of, opened)), None),
                 last_intent=newest[1] if newest else None,
@@ -241,9 +236,6 @@ class Ledger:
             )
 
         return await self._transact(work)
-
-    def _open_intents(self) -> SelectOfScalar[IntentRow]:
-        return select(IntentRow).where(IntentRow.machine == self._machine, col(IntentRow.ended_at).is_(None))
 
     # -- sessions (the store behind access.sessions) ---------------------------------------------------------------
 
@@ -339,6 +331,10 @@ class Ledger:
             raise LedgerError(f"the database failed: {type(error).__name__}") from error
         except (ValueError, TypeError, OverflowError) as error:  # from fetching a row: broken JSON, or no time
             raise LedgerError(f"the database holds what can't be read: {error}") from error
+
+
+def _newest(table: type[Row], machine: str, most: int) -> SelectOfScalar[Row]:
+    return select(table).where(table.machine == machine).order_by(col(table.id).desc()).limit(most)
 
 
 def _engine(url: str) -> Engine:
