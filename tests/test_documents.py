@@ -23,7 +23,7 @@ SOURCES = [
     ROOT / "vm_setup/startup.sh",
 ]
 # Where what stands in double quotes is what the product says; an ellipsis stands for what is not always the same.
-QUOTING = ("docs/troubleshooting.md", "docs/ssl.md", "MIGRATION.md")
+QUOTING = ("docs/troubleshooting.md", "docs/ssl.md", "docs/operations.md", "MIGRATION.md")
 VARIES = "…"
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
