@@ -18,7 +18,12 @@ def networks() -> st.SearchStrategy[Network]:
         return ip_network(f"{found}/{bits % found.max_prefixlen + 1}", strict=False)
 
     made = st.builds(around, ADDRESSES, st.integers(0, 200))
-    return made.filter(lambda net: not (_plain(net).is_loopback or _plain(net).is_multicast or net.is_unspecified))
+    return made.filter(lambda net: not _is_nobodys(net))
+
+
+def _is_nobodys(net: Network) -> bool:
+    plain = _plain(net)
+    return plain.is_loopback or plain.is_multicast or net.is_unspecified or str(plain) == "255.255.255.255/32"
 
 
 def _plain(net: Network) -> Network:
