@@ -1,6 +1,7 @@
 """Where a name leads, asked of a name server on loopback; and who answers behind a proxy, over a real connection."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
@@ -166,6 +167,16 @@ async def test_behind_a_proxy_our_host_is_asked_whether_it_is_there(
     assert (seen.reached, seen.reached_words) == (reached, words)
     assert through.asked == [f"https://{NAME}/_host/health"]
     assert all("authorization" not in request.headers for request in server.requests)
+
+
+async def test_what_is_packed_is_not_unpacked() -> None:
+    packed = answer(200, gzip.compress(b'{"phase": "ready"}'), **{"Content-Encoding": "gzip"})
+    async with (
+        wire(packed) as server,
+        asking(zone("104.16.1.1"), httpx.AsyncClient(transport=Through(server.url))) as asked,
+    ):
+        assert (await asked.look(NAME)).reached is False
+    assert server.requests[0].headers["accept-encoding"] == "identity"
 
 
 async def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
