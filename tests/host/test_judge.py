@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.host.examples import BOOT_ID, WALL
+from tests.host.examples import BOOT_ID, WALL, fixture
+from tests.host.test_tokens import token
 from vm_setup.host.boot import Boot
 from vm_setup.host.commands import CancelDrain, Command, Extend, KeepAlive, Revoke, StartDrain
 from vm_setup.host.deadman import Keeper as KeeperFile
@@ -25,6 +26,10 @@ SPACE = Space(free_bytes=60 * 10**9, total_bytes=100 * 10**9)
 
 def never(*_: object) -> bool:
     return False
+
+
+def always(*_: object) -> bool:
+    return True
 
 
 @dataclass
@@ -357,3 +362,27 @@ def test_calls_that_are_refused_are_written_down_once_a_second(caplog: pytest.Lo
             assert life.judge.check("x.y.z", request, now=life.now) is None
         life.boot += 1
     assert len([line for line in caplog.messages if "refused" in line]) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "signed", "obeyed"),
+    [
+        ("/_host/drain", {"deadline_seconds": 60}, -1, False),
+        ("/_host/drain", {"deadline_seconds": 60}, 0, True),
+        ("/_host/extend", {"minutes": 60}, -200, False),
+        ("/_host/revoke", {"session": "s"}, -200, True),
+    ],
+)
+def test_what_was_ordered_before_this_boot_is_over_but_for_a_revoke(
+    path: str,
+    body: dict[str, object],
+    signed: float,
+    obeyed: bool,  # noqa: FBT001 - a table's column
+) -> None:
+    life = Life()
+    judge = Judge(boot_id=BOOT_ID, version="1", now=life.now, verify=always)
+    usual: dict[str, Any] = {**fixture("command_claims")[0], "exp": life.now.wall + 300, "iat": life.wall + signed}
+    said = token({**usual, "htu": path, "body": body})
+    keys, origin = json.dumps(fixture("keys")), usual["iss"]
+    attributes = {"comfyweb-command": json.dumps([said]), "comfyweb-keys": keys, "comfyweb-app-origin": origin}
+    assert bool(judge.read(attributes, audience=usual["aud"], now=life.now).orders) is obeyed

@@ -5,6 +5,7 @@ would: `htm` the method, `htu` the path, `body` the JSON body itself. They are v
 the heartbeat acknowledges them by `jti`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -89,11 +90,14 @@ def read_body(raw: bytes) -> Mapping[str, object]:
     return mapping(json_value(raw, limit=BODY_LIMIT)) or {}
 
 
-def take(value: object, *, trust: Trust, verify: Verify, memory: Memory, now: float) -> list[Order | Refusal]:
+def take(
+    value: object, *, trust: Trust, verify: Verify, memory: Memory, now: float, booted: float = -math.inf
+) -> list[Order | Refusal]:
     """Return what the metadata value orders, oldest first, each order once; refusals are for the log.
 
     A command that was obeyed before is passed over in silence: it stays in metadata until the app sees it acknowledged.
-    A list that is too long is refused as a whole, since nobody can say which of it was meant.
+    What was signed (`iat`) before this boot, of which nobody remembers whether it was obeyed, is not obeyed again, but
+    for a revoke. A list that is too long is refused as a whole, since nobody can say which of it was meant.
     """
     if value is None or value == "":
         return []
@@ -103,7 +107,14 @@ def take(value: object, *, trust: Trust, verify: Verify, memory: Memory, now: fl
     if len(tokens) > AT_MOST:
         return [Refusal.TOO_MANY]
     taken = [_take_one(token, trust, verify, memory, now) for token in tokens]
-    return [one for one in taken if one is not Refusal.REPEATED]
+    return [_of_this_boot(one, booted) for one in taken if one is not Refusal.REPEATED]
+
+
+def _of_this_boot(one: Order | Refusal, booted: float) -> Order | Refusal:
+    if isinstance(one, Refusal) or isinstance(one.command, Revoke):
+        return one
+    signed = number(one.claims.rest.get("iat"))
+    return Refusal.EARLIER_BOOT if signed is not None and signed < booted else one
 
 
 def _take_one(token: object, trust: Trust, verify: Verify, memory: Memory, now: float) -> Order | Refusal:

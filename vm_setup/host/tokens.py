@@ -65,6 +65,7 @@ class Refusal(str, Enum):
     BODY = "body"
     UNKNOWN_COMMAND = "unknown-command"
     TOO_MANY = "too-many"
+    EARLIER_BOOT = "earlier-boot"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,7 +139,8 @@ class Judge:
             if said not in {None, "", "[]"}:
                 _LOG.warning("Commands in metadata are refused: no signature can be checked here.")
         else:
-            for order in take(said, trust=trust, verify=self._verify, memory=tokens.Memory(), now=now.wall):
+            memory, booted = tokens.Memory(), now.wall - now.boot
+            for order in take(said, trust=trust, verify=self._verify, memory=memory, now=now.wall, booted=booted):
                 if isinstance(order, Order):
                     orders.append(order)
                 else:
