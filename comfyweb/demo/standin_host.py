@@ -67,6 +67,7 @@ class Host:
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
         self.acks: deque[str] = deque(maxlen=ACKS)
         self.stopping = False
+        self._booted = now().wall
         moment = now().boot
         clock = idle.Idle(limit=idle.limit_seconds(None)[0], used=moment)
         self._idle = clock.hold(idle.STARTING, until=moment + BOOT_HOLD_SECONDS, now=moment)
@@ -187,7 +188,9 @@ class Host:
     def enter(self, ticket: str) -> str | None:
         """Let a browser in by its ticket: return its new cookie, or None when the ticket is no good."""
         moment = self._now().wall
-        claims = tokens.admit(ticket, trust=self._trust, verify=verify, memory=self._memory, now=moment)
+        claims = tokens.admit(
+            ticket, trust=self._trust, verify=verify, memory=self._memory, now=moment, booted=self._booted
+        )
         if isinstance(claims, tokens.Refusal):
             self.log(f"ticket refused: {claims.value}")
             return None

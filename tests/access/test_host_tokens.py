@@ -48,7 +48,7 @@ def trust(jwks: str) -> tokens.Trust:
 
 
 def admitted(token: str, jwks: str, now: float = NOW) -> tokens.Claims | tokens.Refusal:
-    return tokens.admit(token, trust=trust(jwks), verify=verify, memory=tokens.Memory(), now=now)
+    return tokens.admit(token, trust=trust(jwks), verify=verify, memory=tokens.Memory(), now=now, booted=now - 60)
 
 
 def obeyed(token: str, jwks: str, request: tokens.Request) -> tokens.Claims | tokens.Refusal:

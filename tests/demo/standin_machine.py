@@ -62,7 +62,7 @@ class App:
         self._count += 1
         now = self._clocks.now().wall
         usual = {"iss": self.origin, "aud": AUDIENCE, "jti": f"j{self._count}", "sub": SESSION}
-        full = {**usual, "exp": now + 50, "session_exp": now + 3600, **claims}
+        full = {**usual, "iat": int(now), "exp": now + 50, "session_exp": now + 3600, **claims}
         signed = f"{part({'alg': 'EdDSA', 'kid': 'k1'})}.{part(full)}"
         signature = base64.urlsafe_b64encode(self._key.sign(signed.encode())).decode().rstrip("=")
         return f"{signed}.{signature}"
@@ -140,11 +140,16 @@ class Clocks:
 
     moved: float = 0.0
     looks: int = 0
+    booted: float = 0.0
+
+    def reboot(self) -> None:
+        """Let the boot's clock begin anew, at nothing."""
+        self.booted += self.now().boot
 
     def now(self) -> Now:
         """Return this moment."""
         self.looks += 1
-        return Now(boot=time.monotonic() + self.moved, wall=time.time() + self.moved)
+        return Now(boot=time.monotonic() + self.moved - self.booted, wall=time.time() + self.moved)
 
 
 @dataclass

@@ -181,6 +181,20 @@ async def test_a_restart_throws_nobody_out_but_a_reboot_everybody(gate: Gating) 
     assert await gate.closed(cookie) == "stranger"
 
 
+async def test_a_ticket_that_was_used_before_a_quick_reboot_stays_used(gate: Gating) -> None:
+    ticket = gate.app.ticket()
+    assert (await gate.enter(ticket)).status == 303
+    await gate.stop()
+    gate.world.memory.unlink()  # it lies in /run
+    (gate.root / "proc/sys/kernel/random/boot_id").write_text("boot-2\n")
+    gate.clocks.moved += 5
+    gate.clocks.reboot()
+    gate.say()
+    await gate.start()
+    assert (await gate.enter(ticket)).status == 401
+    assert (await gate.enter()).status == 303
+
+
 async def test_what_the_gate_keeps_opens_nothing(gate: Gating) -> None:
     cookie = (await gate.enter()).cookie
     kept = gate.world.memory

@@ -47,7 +47,8 @@ def verify(_key: Jwk, _signed: bytes, signature: bytes) -> bool:
 
 
 def enter(claims: object, memory: Memory | None = None, *, now: float = WALL, **how: Any) -> Claims | Refusal:
-    return admit(token(claims, **how), trust=TRUST, verify=verify, memory=memory or Memory(), now=now)
+    memory = memory or Memory()
+    return admit(token(claims, **how), trust=TRUST, verify=verify, memory=memory, now=now, booted=WALL - 60)
 
 
 def call(claims: object, request: Request = EXTEND, memory: Memory | None = None) -> Claims | Refusal:
@@ -220,7 +221,7 @@ GARBAGE = st.one_of(st.text(), st.binary(), JSON, st.builds(token, JSON), st.bui
 
 @given(garbage=GARBAGE, trust=st.sampled_from([TRUST, Trust()]))
 def test_garbage_is_refused_and_never_an_error(garbage: object, trust: Trust) -> None:
-    assert isinstance(admit(garbage, trust=trust, verify=verify, memory=Memory(), now=WALL), Refusal)
+    assert isinstance(admit(garbage, trust=trust, verify=verify, memory=Memory(), now=WALL, booted=0), Refusal)
     obeyed = obey(garbage, request=EXTEND, trust=trust, verify=verify, memory=Memory(), now=WALL)
     assert isinstance(obeyed, Refusal)
 
@@ -229,6 +230,12 @@ def test_garbage_is_refused_and_never_an_error(garbage: object, trust: Trust) ->
 def test_garbage_in_a_signed_claim_is_never_an_error(name: str, value: object) -> None:
     assert isinstance(enter({**TICKET, name: value}), (Claims, Refusal))
     assert isinstance(call({**HOST, name: value}), (Claims, Refusal))
+
+
+@pytest.mark.parametrize("made", [{"iat": WALL - 61}, {"iat": 0}, {"iat": "now"}, {"iat": None}])
+def test_a_ticket_from_before_the_boot_is_refused(made: dict[str, object]) -> None:
+    assert enter(TICKET | made) is Refusal.BEFORE_BOOT
+    assert isinstance(enter(TICKET | {"iat": WALL - 60}), Claims)
 
 
 @given(garbage=JSON)

@@ -48,7 +48,14 @@ class Porter:
         moment = self._now()
         if self._verify is None or not self.told.is_fresh(moment.boot):
             return Closed.SILENT
-        claims = tokens.admit(ticket, trust=self.told.trust, verify=self._verify, memory=self._memory, now=moment.wall)
+        claims = tokens.admit(
+            ticket,
+            trust=self.told.trust,
+            verify=self._verify,
+            memory=self._memory,
+            now=moment.wall,
+            booted=moment.wall - moment.boot,
+        )
         if isinstance(claims, tokens.Refusal):
             return claims
         value = secrets.token_urlsafe(32)

@@ -59,6 +59,7 @@ class Refusal(str, Enum):
     EXPIRED = "expired"
     TOO_LONG = "too-long"
     REPEATED = "repeated"
+    BEFORE_BOOT = "before-boot"
     SESSION_OVER = "session-over"
     REVOKED = "revoked"
     REQUEST = "request"
@@ -91,13 +92,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """What a good token says. `rest` are all its claims, for what only one purpose carries."""
+    """What a good token says. `iat`, when it was made, is 0 when it doesn't say so.
+
+    `rest` are all its claims, for what only one purpose carries.
+    """
 
     jti: str
     session: str
     session_exp: float
     exp: float
     rest: Mapping[str, object]
+    iat: float = 0.0
 
 
 def audience(project: str, zone: str, instance: str) -> str:
@@ -162,7 +167,8 @@ def _in_time(claims: Mapping[str, object], purpose: Purpose, now: float) -> Clai
         return Refusal.EXPIRED if exp <= now else Refusal.TOO_LONG
     if purpose is Purpose.TICKET and session_exp <= now:
         return Refusal.SESSION_OVER
-    return Claims(jti=jti, session=session, session_exp=session_exp, exp=exp, rest=claims)
+    iat = number(claims.get("iat")) or 0.0
+    return Claims(jti=jti, iat=iat, session=session, session_exp=session_exp, exp=exp, rest=claims)
 
 
 def _signed_claims(token: object, trust: Trust, verify: Verify) -> dict[str, object] | Refusal:
@@ -267,11 +273,18 @@ class Memory:
         self._revoked = {session: until for session, until in self._revoked.items() if until > now}
 
 
-def admit(token: object, *, trust: Trust, verify: Verify, memory: Memory, now: float) -> Claims | Refusal:
-    """Check a ticket and use it up. It works once, and never for a session that was logged out."""
+def admit(
+    token: object, *, trust: Trust, verify: Verify, memory: Memory, now: float, booted: float
+) -> Claims | Refusal:
+    """Check a ticket and use it up. It works once, and never for a session that was logged out.
+
+    `booted` is when the host's memory began: of a ticket that is older, nobody knows whether it was used.
+    """
     claims = check(token, purpose=Purpose.TICKET, trust=trust, verify=verify, now=now)
     if isinstance(claims, Refusal):
         return claims
+    if claims.iat < math.floor(booted):  # the app counts in whole seconds
+        return Refusal.BEFORE_BOOT
     return memory.spend(claims, now=now) or (Refusal.REVOKED if memory.revoked(claims.session, now=now) else claims)
 
 
