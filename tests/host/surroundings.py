@@ -182,6 +182,7 @@ class Programs:
         self.path = f"{self.folder}:{os.environ['PATH']}"
         self.process("4242")
         self.card("Tesla T4, 1210, 15360, 0")
+        self.listens("")
         log = self.folder / "called"
         self._write(
             "systemctl",
@@ -198,6 +199,11 @@ class Programs:
     def card(self, line: str) -> None:
         """Let nvidia-smi print that; nothing stands for no card."""
         self._write("nvidia-smi", f'echo "{line}"' if line else "exit 9")
+
+    def listens(self, line: str) -> None:
+        """Let `ss` print that of who listens on nginx's ports."""
+        (self.folder / "listens").write_text(line)
+        self._write("ss", f"cat {self.folder}/listens")
 
     def slow_card(self) -> None:
         """Let nvidia-smi hang."""

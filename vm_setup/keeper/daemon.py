@@ -18,16 +18,17 @@ from vm_setup.host.commands import Command
 from vm_setup.host.idle import limit_seconds
 from vm_setup.host.messages import Message, Now, Report, heartbeat_is_due, phase_is_due
 from vm_setup.host.reading import number
-from vm_setup.keeper import metadata, state, system, words
+from vm_setup.keeper import metadata, ports, state, system, words
 from vm_setup.keeper.comfyui import Probe
 from vm_setup.keeper.gate import Word
 from vm_setup.keeper.judge import Judge
 from vm_setup.keeper.polling import Poller
+from vm_setup.keeper.ports import Holder
 from vm_setup.keeper.seen import Card, Look, Reached, Seen, Space
 from vm_setup.keeper.server import Server
 from vm_setup.keeper.signatures import verifier
 from vm_setup.keeper.world import STATE, World
-from vm_setup.setup import files
+from vm_setup.setup import files, tls
 from vm_setup.setup.paths import Data
 
 _LOG = logging.getLogger(__name__)
@@ -75,6 +76,9 @@ class Keeper:
         self._space: Poller[Space | None] = Poller(
             "disk", self._look_at_disk, every=world.survey, now=boot, over=self._over
         )
+        self._ports: Poller[tuple[Holder, ...]] = Poller(
+            "ports", self._look_at_ports, every=world.survey, now=boot, over=self._over
+        )
         self._metadata = metadata.Metadata(world.metadata, self._configure, now=boot, over=self._over)
         self._writer = metadata.Writer(world.metadata)
         self._gate = Word(world.paths)
@@ -83,7 +87,7 @@ class Keeper:
 
     def run(self) -> None:
         """Keep the machine until `stop` is called, or for ever."""
-        for poller in (self._comfyui, self._process, self._card, self._space):
+        for poller in (self._comfyui, self._process, self._card, self._space, self._ports):
             poller.start()
         self._metadata.start()
         self._writer.start()
@@ -225,6 +229,7 @@ class Keeper:
             *(() if self._judge.checks else (words.NO_CHECK,)),
             *(() if self._writes else (words.NO_STATE,)),
             *((words.NO_METADATA,) if self._metadata.is_silent() else ()),
+            *map(ports.words, self._ports.latest(within=_OLD_SECONDS) or ()),
         )
         return self._judge.report(self._world.now(), troubles=troubles)
 
@@ -281,6 +286,10 @@ class Keeper:
 
     def _boot_clock(self) -> float:
         return self._world.now().boot
+
+    def _look_at_ports(self) -> tuple[Holder, ...]:
+        paths = self._world.paths
+        return ports.others((80,) if tls.current(paths).mode == tls.NONE else (80, 443), paths.kernel)
 
     def _look_at_disk(self) -> Space | None:
         paths = self._world.paths
