@@ -21,6 +21,8 @@ PAGE := rxconfig.py requirements.txt $(shell find comfyweb/ui comfyweb/comfyweb.
 	comfyweb/machine assets reflex.lock -type f ! -name '*.pyc' 2>/dev/null)
 SHELLS := .ci/run $(shell find vm_setup bench -name '*.sh' 2>/dev/null)
 PYTEST = $(BIN)/python -m pytest
+# Two at a time, since they wait more than they work; a file's tests stay together, since they share machines.
+MACHINES = $(PYTEST) -rs -n 2 --dist loadfile --no-loadscope-reorder tests/machines
 
 .PHONY: help run dev build test test-fast test-machines test-image check host-bundle bench documents constraints clean
 
@@ -35,13 +37,14 @@ dev: $(VENV)/build-tools ## The same, reloading when the source changes
 
 build: .web/built ## Build the page (python -m comfyweb then serves it)
 
-test: $(VENV)/dev .web/built ## All tests but those of real machines; names those that this machine can't run
+test: $(VENV)/dev .web/built ## All tests but the image's; names those that this machine can't run
 	@$(PYTEST) -rs -n 2 --dist loadgroup --ignore tests/machines --ignore tests/container -m "not browser"
 	@$(PYTEST) -rs --ignore tests/machines --ignore tests/container --ignore tests/ui/test_renewal.py -m browser
 	@$(PYTEST) -rs tests/ui/test_renewal.py # serves the app once more, which one process can't
+	@$(MACHINES)
 
 test-machines: $(VENV)/dev .web/built ## Only the GPU host on real machines (systemd-nspawn): as root, some minutes; see docs/testing.md
-	@$(PYTEST) -rs tests/machines
+	@$(MACHINES)
 
 test-image: $(VENV)/dev ## Only the image that `docker build -t comfyweb .` has made, with docker and docker-compose
 	@$(PYTEST) -rs tests/container

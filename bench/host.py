@@ -11,14 +11,13 @@ from tempfile import TemporaryDirectory
 from bench.rows import Row
 from tests.machines import leftovers
 from tests.machines.conftest import what_is_missing
-from tests.machines.installed import Host, equip, keep_disks, put_disks
+from tests.machines.installed import RECONCILE, Host, equip, keep_disks, put_disks
 from tests.machines.machine import Machine
 
 BOOTS = 5
 WARMING_BAR, ANSWERS_BAR, RECONCILE_BAR, COLD_BAR, IDLE_LATE_BAR = 1.5, 3.0, 0.5, 60.0, 30.0
 IDLE_LIMIT = 6.0
 _COLD_PATIENCE = 300.0
-_RECONCILE = "python3 /opt/comfyweb/current/comfyweb.pyz reconcile >/dev/null"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +76,7 @@ def _warm(found: Host) -> list[Measure]:
         answers.append(_since(begin, found, found.answers, _COLD_PATIENCE))
         found.machine.wait_booted()
         begin = time.monotonic()
-        found.machine.sh(_RECONCILE)
+        found.machine.sh(f"{RECONCILE} >/dev/null")
         reconciles.append(time.monotonic() - begin)
         found.machine.sh("systemctl poweroff")
         found.machine.wait_off()

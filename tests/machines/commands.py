@@ -1,7 +1,9 @@
 """Runs the programs of the system that make a machine: one line each, and their words when they fail."""
 
+import fcntl
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -31,6 +33,15 @@ def run(*command: str | Path, within: float = 60, check: bool = True, said: str 
 def attempt(*command: str | Path) -> None:
     """Run a program whose failure means that there was nothing to do."""
     run(*command, check=False)
+
+
+@contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Do something that no other process does meanwhile; `path` is the lock's file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def in_group(folders: Sequence[Path], *command: str | Path) -> list[str]:

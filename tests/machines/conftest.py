@@ -1,8 +1,9 @@
 """Which of these tests can run here, and that nothing is left of their machines afterwards."""
 
 import os
+import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -10,12 +11,17 @@ from typing import Protocol
 import pytest
 
 from tests.machines import leftovers
+from tests.machines.commands import locked
 from tests.machines.first_boot import FirstBoot, boot_once
 from tests.machines.installed import Host, equip, put_disks
 from tests.machines.machine import Machine
 from tests.machines.systems import DEBIAN, System
+from tests.machines.visiting import Visitor
 
 HERE = Path(__file__).parent
+# A worker that came to one of them last would be waited for by the other.
+LONGEST = ("test_whole_story.py", "test_ubuntu.py", "test_idle.py")
+FAILED = pytest.StashKey[bool]()
 # A program, and the Debian package that has it.
 NEEDED = {
     "certutil": "libnss3-tools",
@@ -41,10 +47,19 @@ def what_is_missing() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave what boots a machine out of the inner loop."""
+    """Leave what boots a machine out of the inner loop, and begin with what takes longest."""
     for item in items:
         if item.path.parent == HERE:
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember of a test that it failed, for the fixtures that end after it."""
+    report = yield
+    item.stash[FAILED] = report.failed or item.stash.get(FAILED, False)
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -82,9 +97,17 @@ def machine(new_machine: NewMachine) -> Machine:
 
 @pytest.fixture(scope="session")
 def first_boot(clean_computer: None, tmp_path_factory: pytest.TempPathFactory) -> FirstBoot:
-    """Boot a machine with a blank disk once, for its record and for its disks afterwards."""
-    with Machine() as machine:
-        return boot_once(machine, tmp_path_factory.mktemp("disks"))
+    """Boot a machine with a blank disk once, for its record and for its disks afterwards; once for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    record, disks = folder / "first-boot.pickle", folder / "first-boot"
+    with locked(folder / "first-boot.lock"):
+        if not record.exists():
+            disks.mkdir(exist_ok=True)
+            with Machine() as machine:
+                made = pickle.dumps(boot_once(machine, disks))
+            record.write_bytes(made)
+    return pickle.loads(record.read_bytes())  # noqa: S301 - written by this very run
 
 
 class NewHost(Protocol):
@@ -110,3 +133,58 @@ def new_host(new_machine: NewMachine, first_boot: FirstBoot) -> NewHost:
 def host(new_host: NewHost) -> Host:
     """Make one with the usual metadata."""
     return new_host()
+
+
+class Shared:
+    """One machine that is on and ready, for all tests that leave it as they found it."""
+
+    def __init__(self, first_boot: FirstBoot) -> None:
+        self._first_boot = first_boot
+        self._visitor: Visitor | None = None
+
+    def visitor(self) -> Visitor:
+        """Return somebody in front of it, in whom it believes."""
+        if self._visitor is None:
+            self._visitor = Visitor(Machine())
+            try:
+                self._boot(self._visitor)
+            except BaseException:
+                self.close()
+                raise
+        return self._visitor
+
+    def _boot(self, visitor: Visitor) -> None:
+        put_disks(self._first_boot.disks, equip(visitor.machine))
+        visitor.introduce()
+        Host(visitor.machine).boot()
+        visitor.machine.wait_booted()
+
+    def close(self) -> None:
+        """Take it away; who asks next gets another."""
+        if self._visitor is not None:
+            self._visitor.machine.close()
+            self._visitor = None
+
+
+@pytest.fixture(scope="session")
+def shared(first_boot: FirstBoot) -> Iterator[Shared]:
+    """Keep the machine that is shared."""
+    made = Shared(first_boot)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def visitor(shared: Shared, request: pytest.FixtureRequest) -> Iterator[Visitor]:
+    """Somebody in front of the shared machine. A test that fails takes the machine with it."""
+    made = shared.visitor()
+    made.machine.until(lambda: made.status() == 401, "a gate that knows that ComfyUI is ready")
+    yield made
+    if request.node.stash.get(FAILED, True):
+        shared.close()
+
+
+@pytest.fixture
+def standing(visitor: Visitor) -> Host:
+    """The shared machine: for a test that only looks, or puts back what it changes."""
+    return Host(visitor.machine)

@@ -46,7 +46,7 @@ def boot_once(machine: Machine, disks: Path) -> FirstBoot:
         time.sleep(0.2)
         return host.phase() == "ready"
 
-    machine.until(ready, "ready", within=FIRST_BOOT_SECONDS * (1 if machine.warm else 2))
+    machine.until(ready, "ready", within=FIRST_BOOT_SECONDS)
     record = FirstBoot(
         system=machine.system,
         warm=machine.warm,

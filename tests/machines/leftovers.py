@@ -9,23 +9,26 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tests.machines.commands import run
+from tests.machines.commands import locked, run
 from tests.machines.disks import Disk
 from tests.machines.groups import Group
 from tests.machines.network import RESOLVERS, Network
 
 MACHINES = Path(tempfile.gettempdir()) / "comfyweb-machines"
+# Held while a folder is made or removed, and while the dead are looked for: none is seen without its owner's name.
+_LOCK = MACHINES / "lock"
 
 
 def new_name() -> str:
     """Return a name that no machine has, neither here nor in another process, and take it."""
-    for count in range(10):
-        name = f"cw{os.getpid():x}m{count}"
-        folder = MACHINES / name
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            (folder / "owner").write_text(_owner(os.getpid()), "utf-8")
-            return name
+    with locked(_LOCK):
+        for count in range(10):
+            name = f"cw{os.getpid():x}m{count}"
+            folder = MACHINES / name
+            if not folder.exists():
+                folder.mkdir()
+                (folder / "owner").write_text(_owner(os.getpid()), "utf-8")
+                return name
     raise RuntimeError("this process has ten machines already")
 
 
@@ -41,21 +44,28 @@ def groups_of(name: str) -> tuple[Group, Group]:
 
 def sweep(name: str) -> None:
     """Take away all that there is of a machine. Twice does no harm."""
+    _end(name)
+    with locked(_LOCK):
+        shutil.rmtree(folder_of(name), ignore_errors=True)
+
+
+def _end(name: str) -> None:
     for group in groups_of(name):
         group.remove()
     Network(name).remove()
     for image in folder_of(name).glob("*.img"):
         Disk(image).detach()
-    shutil.rmtree(folder_of(name), ignore_errors=True)
 
 
 def sweep_abandoned() -> None:
     """Take away the machines whose process is dead."""
-    for folder in MACHINES.glob("cw*"):
-        owner = folder / "owner"
-        written = owner.read_text("utf-8") if owner.exists() else ""
-        if written != _owner(int(written.split()[0]) if written else 0):
-            sweep(folder.name)
+    with locked(_LOCK):
+        for folder in MACHINES.glob("cw*"):
+            owner = folder / "owner"
+            written = owner.read_text("utf-8") if owner.exists() else ""
+            if written != _owner(int(written.split()[0]) if written else 0):
+                _end(folder.name)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def found(name: str = "") -> list[str]:

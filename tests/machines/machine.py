@@ -31,8 +31,9 @@ REGION, NIC, ACCESS = "us-central1", "nic0", "External NAT"
 # Where the emulator answers on the loopback beyond the cable: for an app that runs there.
 API_PORT = 9000
 # The boot disk holds what differs from the golden root.
-BOOT_DISK_SIZE, DATA_DISK_SIZE = "6G", "4G"
-PATIENCE = 60.0
+BOOT_DISK_SIZE, DATA_DISK_SIZE = "6G", "1G"
+# Of a test, with whatever is to come in the end: on an idle computer it comes within seconds.
+PATIENCE = 180.0
 
 
 class TooLate(AssertionError):
@@ -125,6 +126,10 @@ class Machine:
         """Let a name lead to an address."""
         (self._names / name).write_text(f"{address} {name}\n", "utf-8")
 
+    def forget(self, name: str) -> None:
+        """Let a name lead nowhere."""
+        (self._names / name).unlink(missing_ok=True)
+
     def trust(self, certificate: bytes) -> None:
         """Let it know an authority, as from its image on. It must be off."""
         known = "etc/ssl/certs/ca-certificates.crt"
@@ -197,8 +202,8 @@ class Machine:
         self.wait_off()
 
     def wait_off(self, within: float = PATIENCE) -> None:
-        """Wait until Compute Engine calls it TERMINATED."""
-        self.until(lambda: self.status is Status.TERMINATED, "TERMINATED", within=within)
+        """Wait until Compute Engine calls it TERMINATED, and it has lost its electricity, which follows."""
+        self.until(lambda: self.status is Status.TERMINATED and self.guest.is_off(), "TERMINATED", within=within)
 
     def attributes(self) -> dict[str, str]:
         """Return the guest attributes that the app's client reads."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from tests.machines.commands import attempt, run
+from tests.machines.commands import attempt, locked, run
 
 GUEST = "10.128.0.2"  # the first address that comfyweb/demo gives a machine
 GATEWAY = "10.128.0.1"
@@ -22,6 +22,7 @@ METADATA = "169.254.169.254"
 # Where the emulator takes its external addresses from; all of them lead to the one machine.
 EXTERNAL = ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")
 _UPLINKS = ipaddress.ip_network("10.213.0.0/16")
+_UPLINKS_LOCK = Path("/run/comfyweb-machines.lock")  # of this computer, as the addresses are
 _CLONE_NEWNET = 0x40000000
 _NAMESPACES = Path("/run/netns")
 RESOLVERS = Path("/etc/netns")  # `ip netns exec` has what is here for a namespace in the place of /etc
@@ -108,9 +109,10 @@ class Network:
         run(*self.enter, "nft", "-f", "-", said=external)
 
     def _open(self) -> None:
-        here, there = _free_uplink()
-        run("ip", "link", "add", self._uplink, "type", "veth", "peer", "name", "uplink", "netns", self.outside)
-        run("ip", "address", "add", f"{here}/30", "dev", self._uplink)
+        with locked(_UPLINKS_LOCK):
+            here, there = _free_uplink()
+            run("ip", "link", "add", self._uplink, "type", "veth", "peer", "name", "uplink", "netns", self.outside)
+            run("ip", "address", "add", f"{here}/30", "dev", self._uplink)
         run("ip", "link", "set", self._uplink, "up")
         run("ip", "-n", self.outside, "address", "add", f"{there}/30", "dev", "uplink")
         run("ip", "-n", self.outside, "link", "set", "uplink", "up")

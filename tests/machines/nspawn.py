@@ -112,6 +112,11 @@ class Nspawn:
             with contextlib.suppress(RuntimeError):  # the emulator has ended meanwhile
                 self._loop.call_soon_threadsafe(self._poweroff)
 
+    def is_off(self) -> bool:
+        """Whether nothing is left of a boot, nor on its way out."""
+        with self._electricity:
+            return self._process is None
+
     def leader(self) -> int | None:
         """Return the process that is number 1 inside; None while there is none."""
         process = self._process

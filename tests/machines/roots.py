@@ -1,19 +1,17 @@
 """The golden root of a machine's boot disk: made once by mmdebstrap, cached by what it is made of, never written to."""
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from tests.machines import systems
-from tests.machines.commands import run
+from tests.machines.commands import locked, run
 from tests.machines.network import GATEWAY, METADATA
 from tests.machines.systems import System
 
@@ -50,18 +48,20 @@ class Root:
 
 
 def cache() -> Path:
-    """Return where the roots are kept: outside the repository, since they are big and belong to root."""
+    """Return where they are kept: outside the repository, since they are big and belong to root."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "comfyweb/machines"
 
 
 def golden(system: System, *, warm: bool) -> Root:
     """Return a system as Compute Engine boots it, making it when it isn't there; `warm` with the host's packages."""
-    made_of = [system.suite, system.sources(), *system.packages, *system.masked, *_trusted()]
-    image = _layer(system.name, made_of, lambda into: _bootstrap(system, into))
+    made_of = [RECIPE, system.suite, system.sources(), *system.packages, *system.masked, *_trusted()]
+    image = kept(system.name, made_of, lambda into: _bootstrap(system, into))
     if not warm:
         return Root((image,))
-    packages = _layer(f"{system.name}-warm", [image.name, *HOST_PACKAGES], lambda into: _add_packages(image, into))
+    packages = kept(
+        f"{system.name}-warm", [RECIPE, image.name, *HOST_PACKAGES], lambda into: _add_packages(image, into)
+    )
     return Root((packages, image))
 
 
@@ -69,25 +69,17 @@ def _trusted() -> list[str]:
     return [path.read_text("utf-8") for path in sorted(_CERTIFICATES.glob("*.crt"))]
 
 
-def _layer(name: str, made_of: Sequence[str], make: Callable[[Path], None]) -> Path:
-    """Return the directory for what it is made of. Who comes second waits for the first; half a layer has no name."""
-    digest = hashlib.sha256(json.dumps([RECIPE, *made_of]).encode()).hexdigest()[:16]
-    cache().mkdir(parents=True, exist_ok=True)
-    layer, partial = cache() / f"{name}-{digest}", cache() / f"{name}-{digest}.partial"
-    with _locked(cache() / f"{name}.lock"):
-        if not layer.exists():
+def kept(name: str, made_of: Sequence[object], make: Callable[[Path], None]) -> Path:
+    """Return the directory for what it is made of. Who comes second waits for the first; half of one has no name."""
+    digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+    whole, partial = cache() / f"{name}-{digest}", cache() / f"{name}-{digest}.partial"
+    with locked(cache() / f"{name}.lock"):
+        if not whole.exists():
             if partial.exists():
                 shutil.rmtree(partial)
             make(partial)
-            partial.rename(layer)
-    return layer
-
-
-@contextmanager
-def _locked(path: Path) -> Generator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            partial.rename(whole)
+    return whole
 
 
 def _bootstrap(system: System, into: Path) -> None:
@@ -121,7 +113,7 @@ def _bootstrap(system: System, into: Path) -> None:
 
 def _ubuntu_keyring() -> Path:
     """Return the keys of Ubuntu's archive, by which its signatures are checked."""
-    package = _layer("ubuntu-keyring", [systems.UBUNTU_KEYRING_SHA256], fetch_ubuntu_keyring)
+    package = kept("ubuntu-keyring", [RECIPE, systems.UBUNTU_KEYRING_SHA256], fetch_ubuntu_keyring)
     return package / "usr/share/keyrings/ubuntu-archive-keyring.gpg"
 
 

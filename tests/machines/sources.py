@@ -4,8 +4,6 @@ The stand-in ComfyUI is released as the real one is: by tags, a bad one among th
 packages that a first installation of it takes, fetched once by pip.
 """
 
-import fcntl
-import hashlib
 import shutil
 import sys
 from pathlib import Path
@@ -33,11 +31,10 @@ _DIE = "raise SystemExit('Torch not compiled with CUDA enabled')\n"
 
 def serve(machine: Machine) -> None:
     """Serve both to a machine, and have its metadata say so."""
-    git = machine.folder / "git"
-    _make(git / "comfyui")
+    git, index = repositories(), roots.kept("index", _PACKAGES, _fetch)
     daemon = ("git", "daemon", f"--listen={GATEWAY}", f"--base-path={git}", "--export-all", "--reuseaddr", git)
-    index = (sys.executable, "-m", "http.server", "--bind", GATEWAY, "--directory", _index(), "80")
-    for command in (daemon, index):
+    packages = (sys.executable, "-m", "http.server", "--bind", GATEWAY, "--directory", index, "80")
+    for command in (daemon, packages):
         machine.serve("ip", "netns", "exec", machine.network.outside, *map(str, command))
     machine.metadata(
         comfyweb_comfyui=FIRST,
@@ -48,26 +45,24 @@ def serve(machine: Machine) -> None:
     )
 
 
-def _index() -> Path:
-    """Return the index's folder: pip finds a package's files wherever a page lists them, so a folder will do."""
-    index = roots.cache() / f"index-{hashlib.sha256(' '.join(_PACKAGES).encode()).hexdigest()[:16]}"
-    roots.cache().mkdir(parents=True, exist_ok=True)
-    with index.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not index.exists():
-            partial = index.with_suffix(".partial")
-            for needed in _PACKAGES:
-                folder = partial / "simple" / needed.partition("==")[0]
-                pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:")
-                run(*pip, "--dest", folder, needed, within=300)
-            partial.rename(index)
-    return index
+def repositories() -> Path:
+    """Return the folder with the repository `comfyui`, which is made anew when the stand-in or this file changes."""
+    files = sorted(path for path in HERE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    made_of = [text for path in (Path(__file__), *files) for text in (path.name, path.read_text("utf-8"))]
+    return roots.kept("repositories", made_of, _make)
 
 
-def _make(repository: Path) -> None:
+def _fetch(index: Path) -> None:
+    """Fetch the index: pip finds a package's files wherever a page lists them, so folders will do."""
+    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:")
+    for needed in _PACKAGES:
+        run(*pip, "--dest", index / "simple" / needed.partition("==")[0], needed, within=300)
+
+
+def _make(folder: Path) -> None:
     """Make the repository with its tags, as a bare one that git serves."""
-    repository.parent.mkdir(parents=True)
-    work = repository.with_suffix(".work")
+    folder.mkdir()
+    work = folder / "comfyui.work"
     run("git", "init", "--quiet", "--initial-branch=master", work)
     main = (HERE / "main.py").read_text("utf-8")
     newer = main.replace('VERSION = "0.33.0"', 'VERSION = "0.33.1"')
@@ -76,7 +71,7 @@ def _make(repository: Path) -> None:
     _release(work, DIES, _DIE)
     _release(work, NEVER_ANSWERS, _HANG)
     _release(work, NEEDS_THE_IMPOSSIBLE, newer, "iniconfig==0.0.0.1\n")
-    run("git", "clone", "--quiet", "--bare", work, repository)
+    run("git", "clone", "--quiet", "--bare", work, folder / "comfyui")
     shutil.rmtree(work)
 
 

@@ -45,7 +45,7 @@ def old(new_machine: NewMachine) -> Machine:
     machine = new_machine(egress=True)
     machine.start()
     machine.wait_booted()
-    machine.sh(SET_UP, within=120)
+    machine.sh(SET_UP, within=FIRST_BOOT_SECONDS)
     return machine
 
 
@@ -66,7 +66,7 @@ def test_an_old_machine_is_adopted_and_handed_back_with_everything_as_it_was(old
     old.sh("supervisorctl reread; supervisorctl update")
     old.until(lambda: serves_the_old_one(old), "the old ComfyUI")
     host = Host(equip(old))
-    host.reconcile(FIRST_BOOT_SECONDS)
+    host.reconcile()
     host.wait_ready()
     assert listening(old) == ["127.0.0.1:8188"]
     assert old.sh(f"cat /mnt/persist/comfyui/base/{MODEL}") == "weights"
@@ -81,7 +81,7 @@ def test_an_old_machine_is_adopted_and_handed_back_with_everything_as_it_was(old
     assert old.wait_booted() == "running"
     assert listening(old) == ["127.0.0.1:8188"]
 
-    old.sh("python3 /opt/comfyweb/current/comfyweb.pyz adopt-undo", within=120)
+    old.sh("python3 /opt/comfyweb/current/comfyweb.pyz adopt-undo")
     old.until(lambda: serves_the_old_one(old), "the old ComfyUI again")
     after = old.sh(f"cat {KEPT}; stat -c '%n %u:%g' {OLD} {OLD}/{MODEL} {OLD}/user/default/workflows/w.json")
     assert after == before

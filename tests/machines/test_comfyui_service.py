@@ -4,33 +4,41 @@ import pytest
 
 from tests.machines import sources
 from tests.machines.conftest import NewHost
-from tests.machines.installed import COMFYUI, Host
+from tests.machines.installed import COMFYUI, FIRST_BOOT_SECONDS, RECONCILE, Host
 from tests.machines.weather import Sky
 
 UNIT = "comfyui.service"
 METADATA = "http://169.254.169.254/computeMetadata/v1/instance/zone"
+# The machine's own program, which gives a new ComfyUI seconds instead of five minutes.
+HASTY_RECONCILE = """python3 - <<'END'
+import sys
+sys.path.insert(0, "/opt/comfyweb/current/comfyweb.pyz")
+from vm_setup import __main__ as program
+from vm_setup.setup import comfyui
+comfyui.HEALTHY_SECONDS = 10.0
+sys.exit(program.main(["reconcile"]))
+END"""
 ASK = f"curl --silent --max-time 3 --header 'Metadata-Flavor: Google' {METADATA}"
 
 
-def test_killed_it_is_started_again(host: Host) -> None:
-    host.boot()
-    before = host.process(UNIT)
+def test_killed_it_is_started_again(standing: Host) -> None:
+    host, before = standing, standing.process(UNIT)
     host.kill(UNIT)
     host.machine.until(lambda: host.process(UNIT) not in (0, before) and host.answers(), "another process")
 
 
-def test_it_is_not_root_listens_on_loopback_and_cannot_reach_the_metadata_server(host: Host) -> None:
-    machine = host.boot().machine
-    assert machine.sh(f"ps -o user= -p {host.process(UNIT)}").strip() == "comfyui"
+def test_it_is_not_root_listens_on_loopback_and_cannot_reach_the_metadata_server(standing: Host) -> None:
+    machine = standing.machine
+    assert machine.sh(f"ps -o user= -p {standing.process(UNIT)}").strip() == "comfyui"
     listening = machine.sh("ss --numeric --listening --tcp --no-header | awk '{print $4}'").split()
     assert {each for each in listening if not each.startswith("127.0.0.1:")} <= {"0.0.0.0:80", "[::]:80"}, "nginx alone"
     assert machine.sh(ASK) != ""
     assert machine.sh(f"setpriv --reuid comfyui --regid comfyui --clear-groups {ASK} || echo refused") == "refused"
 
 
-def test_it_cannot_change_its_own_software_or_the_machine(host: Host) -> None:
-    machine = host.boot().machine
-    inside = f"nsenter -t {host.process(UNIT)} -m setpriv --reuid comfyui --regid comfyui --clear-groups"
+def test_it_cannot_change_its_own_software_or_the_machine(standing: Host) -> None:
+    machine = standing.machine
+    inside = f"nsenter -t {standing.process(UNIT)} -m setpriv --reuid comfyui --regid comfyui --clear-groups"
     for path in ("/etc/x", "/opt/comfyweb/x", "/mnt/persist/comfyui/current/x", "/mnt/persist/comfyui/state/x"):
         assert machine.sh(f"{inside} touch {path} 2>/dev/null || echo no") == "no", path
     machine.sh(f"{inside} touch /mnt/persist/comfyui/base/models/x")
@@ -40,28 +48,49 @@ def test_another_release_comes_with_the_next_boot_and_the_first_one_comes_back(n
     host = new_host(comfyweb_comfyui=sources.SECOND)
     for version, release in (("0.33.1", sources.FIRST), ("0.33.0", sources.FIRST)):
         host.machine.start()
-        host.machine.until(lambda wanted=version: host.version() == wanted, version)
-        host.machine.wait_booted(120)
+        host.machine.until(lambda wanted=version: host.version() == wanted, version, within=FIRST_BOOT_SECONDS)
+        host.machine.wait_booted()
         host.machine.metadata(comfyweb_comfyui=release)
         host.machine.sh("test -s /mnt/persist/comfyui/base/models/mine.safetensors; systemctl poweroff")
         host.machine.wait_off()
 
 
 @pytest.mark.parametrize("release", [sources.UNKNOWN, sources.NEEDS_THE_IMPOSSIBLE])
-def test_a_release_that_cannot_be_installed_leaves_the_good_one_running(new_host: NewHost, release: str) -> None:
-    host = new_host(comfyweb_comfyui=release).boot()
-    host.machine.until(lambda: host.step("comfyui-install").get("state") == "failed", "the failed step")
-    assert host.version() == "0.33.0"
-    assert release in host.step("comfyui-install")["detail"]
+def test_a_release_that_cannot_be_installed_leaves_the_good_one_running(standing: Host, release: str) -> None:
+    before = standing.process(UNIT)
+    standing.machine.metadata(comfyweb_comfyui=release)
+    standing.reconcile()
+    standing.machine.until(lambda: standing.step("comfyui-install").get("state") == "failed", "the failed step")
+    assert standing.version() == "0.33.0"
+    assert standing.process(UNIT) == before
+    assert release in standing.step("comfyui-install")["detail"]
+    standing.machine.metadata(comfyweb_comfyui=sources.FIRST)
+    standing.reconcile()
+
+
+@pytest.mark.parametrize(
+    ("release", "reconcile"), [(sources.NEVER_ANSWERS, HASTY_RECONCILE), (sources.DIES, RECONCILE)]
+)
+def test_a_release_that_hangs_or_dies_is_left_again_for_the_good_one(
+    standing: Host, release: str, reconcile: str
+) -> None:
+    machine = standing.machine
+    machine.metadata(comfyweb_comfyui=release)
+    machine.sh(reconcile, within=FIRST_BOOT_SECONDS)
+    machine.until(lambda: standing.version() == "0.33.0", "the good one")
+    machine.until(lambda: f"{release} did not come up" in " ".join(standing.warnings()), "words about it")
+    machine.metadata(comfyweb_comfyui=sources.FIRST)
+    standing.reconcile()
+    machine.until(lambda: release not in " ".join(standing.warnings()), "silence")
 
 
 def test_two_runs_at_once_do_no_harm(host: Host) -> None:
     host.boot()
     host.machine.wait_booted()
     host.machine.metadata(comfyweb_comfyui=sources.SECOND)
-    run = "python3 /opt/comfyweb/current/comfyweb.pyz reconcile"
     said = host.machine.sh(
-        f"{run} > /tmp/first 2>&1 & {run} > /tmp/second; wait $!; cat /tmp/first /tmp/second", within=120
+        f"{RECONCILE} > /tmp/first 2>&1 & {RECONCILE} > /tmp/second; wait $!; cat /tmp/first /tmp/second",
+        within=FIRST_BOOT_SECONDS,
     )
     assert "waits for it" in said
     assert host.version() == "0.33.1"
@@ -70,17 +99,19 @@ def test_two_runs_at_once_do_no_harm(host: Host) -> None:
 
 @pytest.mark.parametrize("sky", [Sky.REFUSING, Sky.HTML, Sky.SILENT])
 def test_a_metadata_server_that_talks_nonsense_changes_nothing_and_is_heard_when_it_recovers(
-    host: Host, sky: Sky
+    standing: Host, sky: Sky
 ) -> None:
-    machine = host.boot().machine
-    machine.wait_booted()
+    host, machine = standing, standing.machine
     machine.metadata(comfyweb_comfyui=sources.SECOND)
     machine.weather.sky = sky
-    machine.sh("systemd-run --quiet --unit=again python3 /opt/comfyweb/current/comfyweb.pyz reconcile")
+    machine.sh(f"systemd-run --quiet --collect --unit=again {RECONCILE}")
     machine.until(lambda: "what it was told in an earlier boot" in " ".join(host.warnings()), "the warning")
     assert (host.version(), host.phase()) == ("0.33.0", "ready")
     machine.weather.sky = Sky.CLEAR
-    machine.until(lambda: host.version() == "0.33.1", "the release that is wanted", within=120)
+    machine.until(lambda: host.version() == "0.33.1", "the release that is wanted", within=FIRST_BOOT_SECONDS)
+    machine.metadata(comfyweb_comfyui=sources.FIRST)
+    host.reconcile()
+    assert host.version() == "0.33.0"
 
 
 @pytest.mark.parametrize("sky", [Sky.REFUSING, Sky.SILENT])
@@ -92,6 +123,5 @@ def test_a_boot_does_not_wait_for_the_metadata_server(host: Host, sky: Sky) -> N
     host.machine.until(lambda: "heartbeat" in host.machine.attributes(), "the keeper's word")
 
 
-def test_comfyui_loads_comfywebs_own_extension(host: Host) -> None:
-    host.boot()
-    assert ".js" in host.machine.get(COMFYUI, "/api/extensions")[1]
+def test_comfyui_loads_comfywebs_own_extension(standing: Host) -> None:
+    assert ".js" in standing.machine.get(COMFYUI, "/api/extensions")[1]

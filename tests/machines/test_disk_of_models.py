@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.machines.commands import run
-from tests.machines.installed import Host
+from tests.machines.installed import FIRST_BOOT_SECONDS, Host
 
 MIB = 1024 * 1024
 
@@ -62,16 +62,15 @@ def test_a_disk_that_holds_anything_foreign_is_never_written_to(host: Host, put:
     assert digest(machine.data.file) == before
 
 
-def test_a_file_system_with_somebodys_files_is_used_and_keeps_them(host: Host) -> None:
+def test_a_file_system_with_somebodys_files_is_used_and_keeps_them(host: Host, tmp_path: Path) -> None:
     machine = host.machine
-    machine.data.make("4G")
-    machine.data.format("ext4", "-L", "theirs")
+    (tmp_path / "notes").write_text("theirs")
+    machine.data.make("1G")
+    machine.data.format("ext4", "-L", "theirs", "-d", str(tmp_path))
     machine.start()
-    host.wait_ready(120)
-    assert (
-        machine.sh("blkid --output value --match-tag LABEL /dev/sdb; findmnt -no SOURCE /mnt/persist")
-        == "theirs\n/dev/sdb"
-    )
+    host.wait_ready(FIRST_BOOT_SECONDS)
+    look = "blkid --output value --match-tag LABEL /dev/sdb; findmnt -no SOURCE /mnt/persist; cat /mnt/persist/notes"
+    assert machine.sh(look) == "theirs\n/dev/sdb\ntheirs"
 
 
 def test_a_disk_that_is_attached_read_only_is_told_and_left_alone(host: Host) -> None:
@@ -90,15 +89,15 @@ def test_without_the_disk_comfyui_works_on_the_boot_disk_and_says_so(host: Host)
     machine = host.machine
     machine.guest.data_attached = False
     machine.start()
-    host.wait_ready(120)
+    host.wait_ready(FIRST_BOOT_SECONDS)
     assert any("boot disk" in warning for warning in host.warnings())
     machine.sh("test -d /var/lib/comfyweb/persist/comfyui/base/models")
 
 
 def test_a_disk_that_grew_is_grown_before_it_is_used(host: Host) -> None:
-    host.machine.data.grow("9G")
+    host.machine.data.grow("3G")
     host.boot()
-    assert int(host.machine.sh("df --output=size -B1 /mnt/persist | tail -1")) > 8_000_000_000
+    assert int(host.machine.sh("df --output=size -B1 /mnt/persist | tail -1")) > 2_500_000_000
     host.machine.sh("test -s /mnt/persist/comfyui/base/models/mine.safetensors")
 
 

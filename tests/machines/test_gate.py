@@ -1,25 +1,11 @@
 """A machine as the network sees it: nginx first of all, and behind the gate nobody without a ticket."""
 
-import pytest
-
-from tests.demo.standin_machine import SESSION
-from tests.machines.conftest import NewHost
 from tests.machines.installed import Host
 from tests.machines.network import GATEWAY
 from tests.machines.visiting import Visitor
 
-GATE, NGINX = "comfyweb-gate.service", "comfyweb-nginx.service"
+GATE, KEEPER, NGINX = "comfyweb-gate.service", "comfyweb-keeper.service", "comfyweb-nginx.service"
 HTML = {"Accept": "text/html"}
-
-
-@pytest.fixture
-def visitor(host: Host) -> Visitor:
-    """Somebody in front of a machine that is on and ready."""
-    made = Visitor(host.machine)
-    made.introduce()
-    host.boot()
-    host.machine.until(lambda: made.status() == 401, "a gate that knows that ComfyUI is ready")
-    return made
 
 
 def started(host: Host, unit: str) -> int:
@@ -57,10 +43,10 @@ def test_a_stranger_gets_nothing_and_a_ticket_opens_comfyui(visitor: Visitor) ->
 
 
 def test_a_revoke_ends_the_open_websocket_and_the_cookie(visitor: Visitor) -> None:
-    cookie, other = visitor.enter(), visitor.enter(visitor.app.ticket(sub="another"))
+    cookie, other = visitor.enter(visitor.app.ticket(sub="one")), visitor.enter(visitor.app.ticket(sub="another"))
     websocket = visitor.websocket(cookie)
     assert websocket is not None
-    assert visitor.call("POST", "/_host/revoke", {"session": SESSION}).status == 200
+    assert visitor.call("POST", "/_host/revoke", {"session": "one"}).status == 200
     assert websocket.recv(1) == b""
     websocket.close()
     assert visitor.status(Cookie=cookie) == 401
@@ -68,9 +54,9 @@ def test_a_revoke_ends_the_open_websocket_and_the_cookie(visitor: Visitor) -> No
 
 
 def test_a_gate_or_a_keeper_that_is_killed_comes_back_and_lets_nobody_in_meanwhile(
-    visitor: Visitor, host: Host
+    visitor: Visitor, standing: Host
 ) -> None:
-    cookie = visitor.enter()
+    host, cookie = standing, visitor.enter()
     host.machine.sh(f"systemctl mask --runtime --now {GATE}")
     for headers in ({}, {"Cookie": cookie}):
         answer = visitor.ask("/", **HTML, **headers)
@@ -81,14 +67,16 @@ def test_a_gate_or_a_keeper_that_is_killed_comes_back_and_lets_nobody_in_meanwhi
     host.kill(GATE)
     host.machine.until(lambda: host.process(GATE) not in (0, before), "another gate")
     host.machine.until(lambda: visitor.status(Cookie=cookie) == 200, "the gate")
-    host.machine.sh("systemctl mask --runtime --now comfyweb-keeper.service")
+    host.machine.sh(f"systemctl mask --runtime --now {KEEPER}")
     assert "keeper doesn't answer" in visitor.ask("/_host/health").text
     assert visitor.status(Cookie=cookie) == 200
     host.machine.until(lambda: visitor.enter() == "", "a gate that has noticed", every=1)
+    host.machine.sh(f"systemctl unmask --runtime {KEEPER}; systemctl start {KEEPER}")
+    host.machine.until(visitor.enter, "a gate that hears of its keeper again")
 
 
-def test_code_in_comfyui_gets_at_neither_the_gate_nor_what_it_keeps(visitor: Visitor, host: Host) -> None:
-    cookie = visitor.enter()
+def test_code_in_comfyui_gets_at_neither_the_gate_nor_what_it_keeps(visitor: Visitor, standing: Host) -> None:
+    host, cookie = standing, visitor.enter()
     comfyui = f"nsenter -t {host.process('comfyui.service')} -m setpriv --reuid comfyui --regid comfyui --clear-groups"
     for command in (
         "cat /run/comfyweb-gate/memory.json",
@@ -102,8 +90,8 @@ def test_code_in_comfyui_gets_at_neither_the_gate_nor_what_it_keeps(visitor: Vis
     assert host.machine.sh(f"ps -o user= -p {host.process(GATE)}").strip() == "comfyweb-gate"
 
 
-def test_a_configuration_that_nginx_refuses_never_replaces_a_good_one(visitor: Visitor, host: Host) -> None:
-    cookie = visitor.enter()
+def test_a_configuration_that_nginx_refuses_never_replaces_a_good_one(visitor: Visitor, standing: Host) -> None:
+    host, cookie = standing, visitor.enter()
     refuse = "#!/bin/sh\necho no >&2\nexit 1\n"
     host.machine.sh(f"printf '%s' '{refuse}' > /usr/local/sbin/nginx; chmod +x /usr/local/sbin/nginx")
     host.machine.set_metadata({"allowed_ip": f"{GATEWAY}, 203.0.113.7"})
@@ -116,17 +104,19 @@ def test_a_configuration_that_nginx_refuses_never_replaces_a_good_one(visitor: V
     host.reconcile()
     assert "203.0.113.7" in host.machine.sh("cat /etc/comfyweb/nginx/nginx.conf")
     host.machine.until(lambda: visitor.status(Cookie=cookie) == 200, "the new configuration")
+    host.machine.set_metadata({"allowed_ip": ""})
+    host.reconcile()
 
 
-def test_it_listens_before_and_after_a_first_boot_that_found_the_archive_s_nginx(new_host: NewHost) -> None:
-    machine = new_host().boot().machine
+def test_the_archives_own_nginx_which_the_first_boot_found_is_off_for_good(standing: Host) -> None:
+    machine = standing.machine
     assert machine.sh("systemctl is-active nginx.service || true") == "inactive"
     assert machine.sh("systemctl is-enabled nginx.service || true") == "disabled"
 
 
-def test_systemd_finds_the_gate_well_shut_in(visitor: Visitor, host: Host) -> None:
+def test_systemd_finds_the_gate_well_shut_in(standing: Host) -> None:
     def exposure(unit: str) -> float:
-        said = host.machine.sh(f"systemd-analyze security --no-pager {unit} | tail -n 1")
+        said = standing.machine.sh(f"systemd-analyze security --no-pager {unit} | tail -n 1")
         return float(next(word for word in said.split() if word.replace(".", "").isdigit()))
 
     assert exposure(GATE) < 2.5

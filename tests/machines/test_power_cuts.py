@@ -7,10 +7,8 @@ import pytest
 
 from tests.machines import sources
 from tests.machines.conftest import NewHost, NewMachine
-from tests.machines.installed import FIRST_BOOT_SECONDS, Host, equip
+from tests.machines.installed import FIRST_BOOT_SECONDS, RECONCILE, Host, equip
 from tests.machines.machine import Machine
-
-RECONCILE = "python3 /opt/comfyweb/current/comfyweb.pyz reconcile"
 
 
 def check_disk(machine: Machine) -> None:

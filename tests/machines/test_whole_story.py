@@ -124,7 +124,7 @@ def test_log_in_start_work_inside_the_page_and_let_it_stop_itself(town: Town, ho
         assert (tls["mode"], tls["trusted"], tls["name"]) == ("letsencrypt", True, COMFYUI)
 
         generate(framed(page))
-        assert host.status()["activity"]["kind"] in {"input", "job"}
+        machine.until(lambda: host.status()["activity"]["kind"] in {"input", "job"}, "the keeper's look at the job")
         picture(page, "04-generated")
         nobody_gets_in(town, f"https://{COMFYUI}", f"http://{COMFYUI}", f"http://{town.address}")
 

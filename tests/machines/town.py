@@ -106,7 +106,7 @@ class Town:
         machine.trust(authority)
         (self._folder / "front.pem").write_bytes(own.chain)
         (self._folder / "front.key").write_bytes(own.key)
-        self._beside(sys.executable, "-c", _GIT, str(_GIT_PORT), str(machine.folder / "git"))
+        self._beside(sys.executable, "-c", _GIT, str(_GIT_PORT), str(sources.repositories()))
         (self._folder / "front.conf").write_text(
             _FRONT.format(folder=self._folder, address=GATEWAY, page=PAGE, app=_APP_PORT, git=GIT, git_port=_GIT_PORT)
         )
