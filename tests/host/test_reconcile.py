@@ -152,6 +152,19 @@ def test_a_service_that_does_not_start_is_told_and_tried_again(host: Host) -> No
     assert host.warnings == "[]"
 
 
+def test_the_dead_man_switch_takes_a_version_whose_services_came_up_and_any_while_there_is_none(host: Host) -> None:
+    for version in "123":
+        host.machine.put(f"opt/comfyweb/{version}/comfyweb.pyz")
+    good = host.machine.paths.good
+    host.machine.on_command = lambda line: Done(code=1) if "reload-or-restart" in line else None
+    for version in "12":
+        host.reconcile(version=version)
+        assert str(good.readlink()) == "1"
+    host.machine.on_command = lambda _: None
+    host.reconcile(version="3")
+    assert str(good.readlink()) == "3"
+
+
 def test_metadata_that_comes_late_is_waited_for_in_the_first_boot(host: Host) -> None:
     host.silent = 20
     assert host.reconcile() == 0

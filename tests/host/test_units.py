@@ -37,7 +37,7 @@ def test_the_dead_man_switch_looks_every_minute_and_never_hangs() -> None:
     timer, service = unit("comfyweb-deadman.timer"), unit("comfyweb-deadman.service")
     assert timer["Timer"]["OnUnitInactiveSec"] == timer["Timer"]["OnBootSec"] == "60"
     assert timer["Install"]["WantedBy"] == "timers.target"
-    assert service["Service"]["ExecStart"] == f"{PROGRAM} deadman"
+    assert service["Service"]["ExecStart"] == f"{PROGRAM.replace('current', 'good')} deadman"
     assert service["Service"]["TimeoutStartSec"] == "90"
 
 

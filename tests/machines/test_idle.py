@@ -63,6 +63,13 @@ def with_a_keeper_that_dies_at_once(host: Host) -> None:
     )
 
 
+def with_a_new_bundle_that_is_broken(host: Host) -> None:
+    host.machine.sh(
+        "cd /opt/comfyweb; mkdir broken; echo nonsense > broken/comfyweb.pyz; ln -sfn broken current; "
+        f"systemctl kill --signal=KILL {KEEPER}"
+    )
+
+
 def with_a_service_that_never_stops(host: Host) -> None:
     host.machine.sh(
         "systemd-run --quiet --property=TimeoutStopSec=infinity --property=KillMode=mixed "
@@ -79,6 +86,7 @@ SPOILT = (
     with_a_keeper_and_a_comfyui_that_hang,
     without_a_keeper,
     with_a_keeper_that_dies_at_once,
+    with_a_new_bundle_that_is_broken,
     with_a_service_that_never_stops,
 )
 

@@ -54,6 +54,11 @@ class Paths:
         """The bundle that is in force."""
         return self.root / "opt/comfyweb/current/comfyweb.pyz"
 
+    @property
+    def good(self) -> Path:
+        """The link to the version whose services came up last, beside the one in force; the dead-man switch runs it."""
+        return self.root / "opt/comfyweb/good"
+
     def program_named(self, name: str) -> Path | None:
         """Return where a program of the system lies, or None; asked of the folders, because that starts no process."""
         places = (self.root / folder / name for folder in ("usr/sbin", "usr/bin", "sbin", "bin", "usr/local/bin"))

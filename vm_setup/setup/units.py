@@ -104,7 +104,7 @@ def start_services(system: System, version: str) -> str:
     """Start what should run beside ComfyUI, and start it again when it is not what runs; return what went wrong.
 
     At boot systemd has started all of it. The note is of the last time that this was done, so that a kill between a
-    new unit and its start is made up for.
+    new unit and its start is made up for. A version whose services come up is from then on the good one.
     """
     enabled = [name for name in running() if name != COMFYUI]
     rules = files.read(system.paths.etc / RULES)
@@ -115,8 +115,15 @@ def start_services(system: System, version: str) -> str:
     done = system.run("systemctl", "reload-or-restart", *enabled, timeout=120)
     if not done.ok:
         return f"A part of comfyweb's host software did not start: {done.words}"
+    files.link(system.paths.good, version)
     files.write(noted, now)
     return ""
+
+
+def ensure_good(system: System, version: str) -> None:
+    """Let the dead-man switch run this version while there is no good one."""
+    if not system.paths.good.exists():
+        files.link(system.paths.good, version)
 
 
 def comfyui_runs_otherwise(system: System) -> bool:
