@@ -101,6 +101,21 @@ def test_an_origin_that_would_say_more_than_itself_is_none(origin: object) -> No
     assert Told.from_json({"issuer": origin}).trust.issuer == ""
 
 
+@pytest.mark.parametrize("name", ["host:a/b/c d", "host:" + "x" * 300, "", 7, None])
+def test_a_name_that_no_host_has_is_none(name: object) -> None:
+    assert Told.from_json({"audience": name}).trust.audience == ""
+
+
+def test_what_is_no_session_was_never_revoked() -> None:
+    said = {"a": 9.0, "x y": 9.0, "": 9.0, "x" * 65: 9.0, "b": "soon", "c": None}
+    assert Told.from_json({"revoked": said}).revoked == {"a": 9.0}
+
+
+def test_a_keeper_that_never_spoke_is_not_alive_even_in_the_first_seconds_of_a_boot() -> None:
+    assert not Told(at=None).is_fresh(1.0)
+    assert Told(at=0.5).is_fresh(1.0)
+
+
 async def test_what_is_said_arrives_as_it_was_meant(gate: Gating) -> None:
     told = Told.from_json(json.loads(json.dumps(gate.told.to_json())))
     assert told == gate.told

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from vm_setup.host.tokens import (
     admit,
     audience,
     check,
+    decode,
     obey,
     read_keys,
     revoked_until,
@@ -110,10 +112,29 @@ def test_a_ticket_that_the_app_did_not_sign_is_refused() -> None:
     assert enter(TICKET, signature=b"bad") is Refusal.SIGNATURE
 
 
+def test_a_ticket_that_is_longer_than_any_is_not_read() -> None:
+    assert isinstance(enter({**TICKET, "more": "x" * 5000}), Claims)
+    assert enter({**TICKET, "more": "x" * 6500}) is Refusal.MALFORMED
+
+
 def test_a_ticket_opens_once() -> None:
     memory = Memory()
     assert isinstance(enter(TICKET, memory), Claims)
     assert enter(TICKET, memory, now=WALL + 59) is Refusal.REPEATED
+
+
+def test_a_call_is_obeyed_once() -> None:
+    memory = Memory()
+    assert isinstance(call(HOST, memory=memory), Claims)
+    assert call(HOST, memory=memory) is Refusal.REPEATED
+
+
+def test_what_can_no_longer_matter_takes_no_room() -> None:
+    memory = Memory()
+    enter(TICKET, memory)
+    memory.revoke("s", until=WALL + 10, now=WALL)
+    enter({**TICKET, "jti": "later", "exp": WALL + 3630, "session_exp": WALL + 7200}, memory, now=WALL + 3600)
+    assert memory.to_json() == {"spent": {"later": WALL + 3630}, "forgotten": TICKET["exp"], "revoked": {}}
 
 
 def test_a_used_ticket_stays_used_when_the_gate_restarts() -> None:
@@ -135,6 +156,15 @@ def test_a_logout_is_remembered_until_the_session_would_have_ended() -> None:
     memory.revoke("s", until=WALL + 10, now=WALL)
     assert memory.revoked("s", now=WALL + 3599)
     assert not memory.revoked("s", now=WALL + 3600)
+
+
+def test_a_logout_of_a_session_that_is_over_is_not_kept_and_none_is_told_past_its_end() -> None:
+    memory = Memory()
+    memory.revoke("over", until=WALL, now=WALL)
+    memory.revoke("s", until=WALL + 10, now=WALL)
+    assert memory.to_json()["revoked"] == {"s": WALL + 10}
+    assert memory.revocations(now=WALL + 9) == {"s": WALL + 10}
+    assert memory.revocations(now=WALL + 10) == {}
 
 
 def test_a_revoke_says_its_sessions_end_or_a_whole_sessions_life_is_taken() -> None:
@@ -163,6 +193,28 @@ def test_a_host_token_is_good_for_the_request_it_was_made_for_and_no_other(reque
     assert call(HOST, request_) is refusal
 
 
+@pytest.mark.parametrize(
+    ("htu", "url"),
+    [
+        ("https://h:8443/_host/drain", "http://h:8443/_host/drain"),
+        ("https://h:8443/_host/drain", "https://h/_host/drain"),
+        ("https://h/_host/drain", "https://h/_host/extend"),
+        ("https://h/_host/drain", "https://other/_host/drain"),
+        ("https://[", "https://["),
+        (None, "https://["),
+    ],
+)
+def test_a_host_token_is_for_one_address_that_can_be_read(htu: object, url: str) -> None:
+    asked = Request(method="POST", url=url, body=EXTEND.body)
+    assert call({**HOST, "htu": htu}, asked) is Refusal.REQUEST
+
+
+@pytest.mark.parametrize("body", [b"", EXTEND.body])
+def test_a_host_token_without_its_body_s_hash_is_refused(body: bytes) -> None:
+    unhashed = {name: value for name, value in HOST.items() if name != "body_sha256"}
+    assert call(unhashed, Request(method="POST", url=HOST["htu"], body=body)) is Refusal.BODY
+
+
 def test_two_spellings_of_one_address_are_the_same_request() -> None:
     url = "https://COMFY.example.com:443/_host/extend?lines=5"
     assert isinstance(call(HOST, Request(method="POST", url=url, body=EXTEND.body)), Claims)
@@ -181,6 +233,20 @@ def test_a_host_that_knows_nothing_yet_believes_nobody() -> None:
         assert isinstance(result, Refusal)
 
 
+@pytest.mark.parametrize(("claim", "refusal"), [("iss", Refusal.ISSUER), ("aud", Refusal.AUDIENCE)])
+def test_a_host_that_does_not_know_a_name_takes_no_token_without_one(claim: str, refusal: Refusal) -> None:
+    for left_out in ({claim: ""}, {claim: None}):
+        unknown = replace(TRUST, **{{"iss": "issuer", "aud": "audience"}[claim]: ""})
+        said = token({**TICKET, **left_out})
+        assert admit(said, trust=unknown, verify=verify, memory=Memory(), now=WALL) is refusal
+
+
+@pytest.mark.parametrize("part_", ["+/8A", "QQ=", "QQ==", "Q Q", "QQ\n", "Q", "\u00e4"])
+def test_what_is_not_base64url_is_nothing(part_: str) -> None:
+    assert decode("QQ") == b"A"
+    assert decode(part_) is None
+
+
 def test_the_audience_is_unknown_while_a_part_of_it_is() -> None:
     assert audience("p", "z", "i") == "host:p/z/i"
     assert audience("p", "", "i") == ""
@@ -189,7 +255,8 @@ def test_the_audience_is_unknown_while_a_part_of_it_is() -> None:
 def test_only_ed25519_keys_of_a_jwks_are_taken() -> None:
     good = fixture("keys")["keys"][0]
     wrong = [{**good, "crv": "X25519"}, {**good, "kty": "oct"}, {**good, "kid": 5}, {**good, "x": None}, "k", None]
-    assert list(read_keys(json.dumps({"keys": [*wrong, good]}))) == ["k1"]
+    assert read_keys(json.dumps({"keys": [good, *wrong]})) == {"k1": good}
+    assert read_keys(json.dumps({"keys": wrong})) == {}
 
 
 def test_real_signatures_pass_and_changed_ones_do_not() -> None:

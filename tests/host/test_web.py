@@ -100,7 +100,7 @@ def test_another_certificate_in_the_same_place_is_loaded(host: Host, monkeypatch
     monkeypatch.setattr(tls, "current", in_force(shown))
     host.reconcile()
     assert f"ssl_certificate {shown.chain};" in config(host).read_text()
-    assert "Strict-Transport" not in config(host).read_text()
+    assert "add_header Strict-Transport" not in config(host).read_text()
     host.machine.calls.clear()
     web.apply(host.machine.system)
     assert host.machine.calls == []
@@ -109,7 +109,7 @@ def test_another_certificate_in_the_same_place_is_loaded(host: Host, monkeypatch
     assert calls(host, "reload-or-restart comfyweb-nginx")
     monkeypatch.setattr(tls, "current", in_force(replace(shown, trusted=True)))
     web.apply(host.machine.system)
-    assert config(host).read_text().count("Strict-Transport-Security") == 2
+    assert config(host).read_text().count("add_header Strict-Transport-Security") == 2
 
 
 def test_it_listens_on_ipv6_only_where_there_is_any(host: Host) -> None:
