@@ -8,8 +8,8 @@ from ipaddress import IPv4Network
 from vm_setup.host import allowed
 from vm_setup.host.allowed import Network
 
-# When Cloudflare last changed what it publishes at these addresses, as https://www.cloudflare.com/ips says; a daily copy
-# of them (cloud-provider-ip-addresses by rezmoss) still held the same 22 on 2026-02-11. To renew: docs/host.md, Firewall.
+# When Cloudflare last changed what it publishes at these addresses (https://www.cloudflare.com/ips). A daily copy of
+# it (github.com/rezmoss/cloud-provider-ip-addresses) still held the same 22 on 2026-02-11. To renew: docs/host.md.
 DATE = "2023-09-28"
 ADDRESSES = ("https://www.cloudflare.com/ips-v4", "https://www.cloudflare.com/ips-v6")
 _SHIPPED = """

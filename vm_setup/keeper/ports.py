@@ -25,23 +25,26 @@ class Holder:
 
 
 def others(ports: Iterable[int], kernel: Path) -> tuple[Holder, ...]:
-    """Return who listens on these ports and is not our nginx, the first of each port."""
+    """Return who listens on these ports and is not our nginx, one for each port.
+
+    nginx may be among them even so: of IPv4 and IPv6 it takes what it can get, before it gives up.
+    """
     asked = " or ".join(f"sport = :{port}" for port in ports)
     _, out = run(["ss", "-Hltnp", f"( {asked} )"])
-    found = {holder.port: holder for holder in _read(out.decode(errors="replace"), kernel)}
-    return tuple(holder for holder in found.values() if holder.unit != NGINX_UNIT)
+    found = _read(out.decode(errors="replace"), kernel)
+    return tuple({holder.port: holder for holder in found if holder.unit != NGINX_UNIT}.values())
 
 
 def words(holder: Holder) -> str:
-    """Say what is in the way, and what to do about it."""
+    """Say what is in the way, and what to do: in few words, for guest attributes hold no more than 160 characters."""
     who, end = f"{holder.name} (process {holder.pid})", f"kill {holder.pid}"
     if holder.unit:
         who, end = f"{holder.name} ({holder.unit})", f"systemctl disable --now {holder.unit}"
     if not holder.pid:
-        who, end = holder.name, f"ss -ltnp sport = :{holder.port} shows it"
+        who, end = holder.name, f"ss -ltnp sport = :{holder.port} may name it"
     return (
-        f"Port {holder.port} is held by {who}, so nginx can't start and nobody reaches ComfyUI. End it, as root on "
-        f"the machine ({end}); nginx comes by itself."
+        f"Port {holder.port} is held by {who}, so nginx can't start. End it on the machine: {end}. "
+        "Then nginx comes by itself."
     )
 
 
