@@ -93,6 +93,7 @@ async def _running() -> AsyncGenerator[None]:
         live = Live(app)
         unsubscribe = bound.controller.publisher.subscribe(live.push)
         bound.controller.on_round.append(live.sweep)
+        services.tabs = lambda: live.count
         try:
             yield
         finally:

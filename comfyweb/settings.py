@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from comfyweb import settings_checks as check
 
 OLD_CREDENTIALS_MOUNT = Path("/tmp/sa-key.json")  # noqa: S108 - where the old system's compose file mounts the key
-SECRETS = frozenset({"AUTH_PASSWORD", "JWT_SECRET", "GATE_PRIVATE_KEY", "DATABASE_URL", "REDIS_URL"})
+SECRETS = frozenset({"AUTH_PASSWORD", "JWT_SECRET", "GATE_PRIVATE_KEY", "DATABASE_URL", "REDIS_URL", "METRICS_TOKEN"})
 OLD = {
     "DISPATCHER_URL": "there is one service now; use PUBLIC_URL",
     "DISPATCHER_PORT": "there is one service now; use PORT",
@@ -137,6 +137,11 @@ class Settings(BaseModel):
     )
     redis_url: Annotated[SecretStr | None, AfterValidator(check.redis)] = _setting(
         "address of Redis, for several workers; needs PostgreSQL", None, shown="none: one worker"
+    )
+    metrics_token: Annotated[SecretStr | None, AfterValidator(check.metrics_token)] = _setting(
+        "token by which Prometheus reads `/metrics`, at least 32 bytes (`openssl rand -hex 32`)",
+        None,
+        shown="none: there are no metrics",
     )
     log_format: Literal["text", "json"] = _setting(
         "how the log is written: `text`, or `json` for one object a line (docs/watching.md)", "text"

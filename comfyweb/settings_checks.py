@@ -111,14 +111,26 @@ def _argon2_hash(text: str) -> None:
 def signing_secrets(secrets: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
     """Accept secrets that are long, unguessable and not the password."""
     for position, secret in enumerate(secrets, 1):
-        which = f"part {position} of {len(secrets)} " if len(secrets) > 1 else ""
-        if len(secret.get_secret_value().encode()) < _SECRET_BYTES:
-            raise ValueError(f"{which}is shorter than {_SECRET_BYTES} bytes; make one with: openssl rand -hex 32")
-        if guessable(secret.get_secret_value()):
-            raise ValueError(f"{which}is an example or well-known; make one with: openssl rand -hex 32")
-        if secret == info.data.get("auth_password"):
-            raise ValueError(f"{which}is the password; make one with: openssl rand -hex 32")
+        _strong(secret, info, f"part {position} of {len(secrets)} " if len(secrets) > 1 else "")
     return secrets
+
+
+def metrics_token(secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    """Accept a token that is long, unguessable and no other secret: who scrapes may not log in."""
+    if secret is not None:
+        _strong(secret, info, "")
+        if secret in info.data.get("jwt_secret", ()):
+            raise ValueError("is JWT_SECRET too; make another with: openssl rand -hex 32")
+    return secret
+
+
+def _strong(secret: SecretStr, info: ValidationInfo, which: str) -> None:
+    if len(secret.get_secret_value().encode()) < _SECRET_BYTES:
+        raise ValueError(f"{which}is shorter than {_SECRET_BYTES} bytes; make one with: openssl rand -hex 32")
+    if guessable(secret.get_secret_value()):
+        raise ValueError(f"{which}is an example or well-known; make one with: openssl rand -hex 32")
+    if secret == info.data.get("auth_password"):
+        raise ValueError(f"{which}is the password; make one with: openssl rand -hex 32")
 
 
 def project(name: str) -> str:

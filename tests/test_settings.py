@@ -30,7 +30,8 @@ CONTRACT = frozenset(
         """AUTH_PASSWORD JWT_SECRET PORT PUBLIC_URL TRUSTED_PROXY_HOPS GCP_PROJECT GCE_INSTANCE GCE_ZONE GCE_ZONES
         GOOGLE_APPLICATION_CREDENTIALS COMPUTE_ENDPOINT STARTUP_SCRIPT_URL COMFYUI_DOMAIN SSL_EMAIL CF_CERT_PATH
         CF_KEY_PATH ALLOWED_IP COMFYUI_URL APP_EGRESS_IP IDLE_MINUTES SESSION_CAP_HOURS DRAIN_MINUTES BUDGET_MONTHLY
-        COMFYUI_RELEASE COMFYUI_GIT DEMO_COMFYUI_URL GATE_PRIVATE_KEY DATABASE_URL REDIS_URL LOG_FORMAT""",
+        COMFYUI_RELEASE COMFYUI_GIT DEMO_COMFYUI_URL GATE_PRIVATE_KEY DATABASE_URL REDIS_URL LOG_FORMAT
+        METRICS_TOKEN""",
     )
 )
 CONTRACT_OLD = frozenset(
@@ -213,6 +214,7 @@ def test_a_secret_can_lie_in_a_file(tmp_path: Path, name: str) -> None:
         "GATE_PRIVATE_KEY": base64.b64encode(bytes(range(32))).decode(),
         "DATABASE_URL": "postgresql://me:pw@db/comfyweb",
         "REDIS_URL": "redis://:pw@cache/0",
+        "METRICS_TOKEN": SECRET[::-1],
     }
     file = tmp_path / "secret"
     file.write_text(values[name] + "\n")
@@ -292,6 +294,14 @@ def test_a_default_or_short_signing_secret_is_refused(secret: str) -> None:
     [problem] = problems(JWT_SECRET=secret)
     assert problem.startswith("JWT_SECRET ")
     assert "openssl rand -hex 32" in problem
+
+
+@pytest.mark.parametrize("token", ["f3b1c0", "a" * 64, "changeme-changeme-changeme-changeme-changeme", SECRET])
+def test_a_token_for_metrics_is_as_good_as_a_signing_secret_and_no_other(token: str) -> None:
+    [problem] = problems(METRICS_TOKEN=token)
+    assert problem.startswith("METRICS_TOKEN ")
+    assert token not in problem
+    assert load({**GOOD, "METRICS_TOKEN": OTHER_SECRET}, None).metrics_token is not None
 
 
 def test_the_password_is_no_signing_secret() -> None:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import re
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -69,6 +70,15 @@ class SessionsUnavailable(Exception):
     """The store doesn't answer. A login didn't happen; a logout counts in this process and is stored later."""
 
 
+_WELL = "ok"
+_REFUSALS: dict[type[Exception], str] = {
+    WrongPassword: "wrong-password",
+    TooManyAttempts: "too-many-attempts",
+    SessionsUnavailable: "unavailable",
+}
+LOGIN_OUTCOMES = (_WELL, *_REFUSALS.values())
+
+
 class Sessions:
     """Logs in and out, and tells who is logged in.
 
@@ -103,12 +113,28 @@ class Sessions:
         self._unstored: dict[str, datetime] = {}
         self._unstored_end_all: datetime | None = None
         self._storing = asyncio.Lock()
+        self.logins: Counter[str] = Counter()
+
+    @property
+    def count(self) -> int:
+        """How many are logged in."""
+        now = self._now()
+        return sum(now < session.expires_at for session in self._live.values())
 
     async def login(self, password: object, address: str) -> tuple[str, Session]:
         """Begin a session for whoever knows the password; return its token and itself.
 
-        Raises WrongPassword, TooManyAttempts, or SessionsUnavailable.
+        Raises WrongPassword, TooManyAttempts, or SessionsUnavailable. `logins` counts them all by their outcome.
         """
+        try:
+            begun = await self._login(password, address)
+        except (WrongPassword, TooManyAttempts, SessionsUnavailable) as refusal:
+            self.logins[_REFUSALS[type(refusal)]] += 1
+            raise
+        self.logins[_WELL] += 1
+        return begun
+
+    async def _login(self, password: object, address: str) -> tuple[str, Session]:
         turn = self._throttle.begin(address)
         await self._sleep(turn.delay)
         try:

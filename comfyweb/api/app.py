@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from comfyweb.api import auth, docs, health, machine
+from comfyweb.api import auth, docs, health, machine, metrics
 from comfyweb.api.body import BodyLimit
 from comfyweb.api.events import ending
 from comfyweb.api.frame import Frame
@@ -15,7 +15,7 @@ from comfyweb.api.problems import explain_errors
 from comfyweb.api.status import StatusFirst
 
 VERSION = "1"
-OURS = frozenset({"/api", "/healthz", "/readyz"})
+OURS = frozenset({"/api", "/healthz", "/readyz", metrics.PATH})
 FOLDER = "/api/"
 
 
@@ -41,7 +41,7 @@ def create_api() -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    for part in (auth, machine, health, docs):
+    for part in (auth, machine, health, metrics, docs):
         api.include_router(part.router)
     explain_errors(api)
     for layer in (BodyLimit, Guard, Frame, StatusFirst):  # from the inside out

@@ -71,6 +71,11 @@ class EventStream(StreamingResponse):
         super().__init__(events, headers={"X-Accel-Buffering": "no"})
         self._events, self._login = events, login
 
+    @classmethod
+    def open(cls) -> int:
+        """Return how many are open."""
+        return cls._of_one_login.total()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events, and in any case close their source: a client that vanished must be forgotten."""
         if self._of_one_login[self._login] >= STREAMS_OF_ONE_LOGIN:

@@ -11,7 +11,7 @@ from comfyweb.api.caller import SAFE_METHODS, SESSION, from_own_page, session_of
 from comfyweb.api.problems import problem, unauthorized
 from comfyweb.control.services import services
 
-PUBLIC = frozenset({"/healthz", "/readyz", "/api/auth/login", "/api/openapi.json", "/api/docs"})
+PUBLIC = frozenset({"/healthz", "/readyz", "/api/auth/login", "/api/openapi.json", "/api/docs", "/metrics"})
 PUBLIC_FOLDER = "/api/docs/"
 
 FOREIGN_PAGE = "A cookie from another page is no login. Programs send the token as x-auth-token."

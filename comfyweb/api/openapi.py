@@ -103,6 +103,8 @@ LOGINS: Json = {
         "description": "unsafe methods only from this app's own pages",
     },
 }
+METRICS = "/metrics"
+METRICS_LOGIN: Json = {"metrics": {"type": "http", "scheme": "bearer", "description": "METRICS_TOKEN, not a session's"}}
 REFUSALS = {
     HTTPStatus.UNAUTHORIZED: "No token, or its session has ended",
     HTTPStatus.FORBIDDEN: "A cookie sent by another site's page",
@@ -136,14 +138,15 @@ def complete(document: Json) -> Json:
             operation["responses"] = {
                 code: answer for code, answer in operation["responses"].items() if code != "422"
             } | {str(int(code)): _refusal(code) for code in _refusals(path, method)}
-            operation["security"] = [] if is_public(path) else [{name: []} for name in LOGINS]
+            ways = METRICS_LOGIN if path == METRICS else {} if is_public(path) else LOGINS
+            operation["security"] = [{name: []} for name in ways]
     known: Json = document.get("components", {}).get("schemas", {})
     schemas = {name: schema for name, schema in known.items() if name not in {"HTTPValidationError", "ValidationError"}}
     return document | {
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": schemas | {"Snapshot": SNAPSHOT, "Problem": PROBLEM},
-            "securitySchemes": LOGINS,
+            "securitySchemes": LOGINS | METRICS_LOGIN,
         },
     }
 
@@ -153,7 +156,7 @@ def _refusals(path: str, method: str) -> list[HTTPStatus]:
     if path == "/healthz":
         return [HTTPStatus.INTERNAL_SERVER_ERROR]
     found = [HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE]
-    if not is_public(path) or path == LOGIN:
+    if not is_public(path) or path in {LOGIN, METRICS}:
         found.append(HTTPStatus.UNAUTHORIZED)
     if method == "post":
         found += BODY_REFUSALS

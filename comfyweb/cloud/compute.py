@@ -52,7 +52,7 @@ class ComputeEngine:
 
     `endpoint` is another Compute Engine than Google's; on loopback by http (the demo) no credentials are sent unless
     `credentials_file` is given. One HTTP call may take `timeout_seconds`. `calls` counts those made since the
-    beginning, by Compute Engine's name of the method.
+    beginning, by Compute Engine's name of the method; `outcomes` also by how they ended, `ok` or a fault's code.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class ComputeEngine:
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self.calls: Counter[str] = Counter()
+        self.outcomes: Counter[tuple[str, str]] = Counter()
         self._project = project
         self._instance = instance
         self._endpoint = endpoint
@@ -212,6 +213,7 @@ class ComputeEngine:
             if self._google is google:
                 self._google = None
 
-    def _count(self, method: str) -> None:
+    def _count(self, method: str, outcome: str) -> None:
         with self._counting:
             self.calls[method] += 1
+            self.outcomes[method, outcome] += 1

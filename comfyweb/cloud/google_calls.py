@@ -23,7 +23,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud import compute_v1
 
 from comfyweb.cloud.cloud_error import CloudError, OperationSeen
-from comfyweb.cloud.google_errors import said, status
+from comfyweb.cloud.google_errors import cloud_error, said, status
 from comfyweb.cloud.google_reading import (
     GuestAttributes,
     Instance,
@@ -46,9 +46,11 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _METADATA_TRIES = 4
 _NOT_FOUND = 404
 _STALE_FINGERPRINT = 412
+_WELL = "ok"
 _OFF = frozenset({"TERMINATED", "STOPPED"})
 
 
+Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
 
 
@@ -82,7 +84,10 @@ class _Answer(threading.local):
 
 
 class GoogleCalls:
-    """Everything comfyweb asks of Compute Engine, one machine, blocking. Raises what the client raises."""
+    """Everything comfyweb asks of Compute Engine, one machine, blocking. Raises what the client raises.
+
+    `count` hears of each call when it has ended: Compute Engine's name of the method, and `ok` or a fault's code.
+    """
 
     def __init__(
         self,
@@ -91,7 +96,7 @@ class GoogleCalls:
         instance: str,
         endpoint: str | None,
         credentials_file: Path | None,
-        count: Callable[[str], None],
+        count: Callable[[str, str], None],
         timeout_seconds: float,
     ) -> None:
         credentials = _credentials(endpoint, credentials_file)
@@ -114,14 +119,7 @@ class GoogleCalls:
             "setMetadata": cast("_Call[Operation]", instances.set_metadata_unary),
             "setScheduling": cast("_Call[Operation]", instances.set_scheduling_unary),
         }
-        self.survey = Survey(
-            credentials,
-            options,
-            project=project,
-            instance=instance,
-            count=count,
-            timeout_seconds=timeout_seconds,
-        )
+        self.survey = Survey(credentials, options, project=project, instance=instance, ask=self._ask)
         self._project = project
         self._instance = instance
         self._count = count
@@ -193,10 +191,9 @@ class GoogleCalls:
 
     def operation(self, zone: str, name: str) -> OperationSeen:
         """Read an operation. One that Google has forgotten is done, with a fault that lets the loop go on."""
-        self._count("operation")
         request = {"project": self._project, "zone": zone, "operation": name}
         try:
-            seen = self._get_operation(request, retry=None, timeout=self._timeout)
+            seen = self._ask("operation", self._get_operation, request)
         except GoogleAPICallError as error:
             if status(error) == _NOT_FOUND and f"/operations/{name}'" in said(error)[1]:
                 return OperationSeen(done=True, fault=named("operation-forgotten"))
@@ -206,10 +203,9 @@ class GoogleCalls:
 
     def guest_attributes(self, zone: str) -> dict[str, str]:
         """Read what the host wrote in our namespace; nothing when it wrote nothing or may not write."""
-        self._count("getGuestAttributes")
         request = {**self._machine(zone), "query_path": f"{NAMESPACE}/"}
         try:
-            answer = self._get_guest_attributes(request, retry=None, timeout=self._timeout)
+            answer = self._ask("getGuestAttributes", self._get_guest_attributes, request)
         except GoogleAPICallError as error:
             words = said(error)[1].lower()
             if "guest attribute" in words and (
@@ -221,30 +217,38 @@ class GoogleCalls:
 
     def granted(self, zone: str, permissions: tuple[str, ...]) -> frozenset[str]:
         """Return which of these permissions we have on the machine."""
-        self._count("testIamPermissions")
         request = {
             "project": self._project,
             "zone": zone,
             "resource": self._instance,
             "test_permissions_request_resource": compute_v1.TestPermissionsRequest(permissions=permissions),
         }
-        answer = self._test_permissions(request, retry=None, timeout=self._timeout)
+        answer = self._ask("testIamPermissions", self._test_permissions, request)
         return frozenset(answer.permissions)
 
     def _get(self, zone: str) -> Instance:
-        self._count("get")
-        instance = self._get_instance(self._machine(zone), retry=None, timeout=self._timeout)
+        instance = self._ask("get", self._get_instance, self._machine(zone))
         if instance.name != self._instance or not instance.status:
             raise CloudError(named("bad-answer"), "an answer to instances.get that holds no such machine")
         return instance
 
     def _call(self, verb: str, zone: str, request_id: str, **body: object) -> str:
-        self._count(verb)
         request = {**self._machine(zone), "request_id": request_id, **body}
-        operation = self._verbs[verb](request, retry=None, timeout=self._timeout)
+        operation = self._ask(verb, self._verbs[verb], request)
         if not operation.name:
             raise CloudError(named("bad-answer"), f"an answer to {verb} that names no operation")
         return operation.name
+
+    def _ask(self, method: str, call: "_Call[Answer]", request: Mapping[str, object]) -> Answer:
+        """Make a call, once, and count it by what came of it."""
+        outcome = _WELL
+        try:
+            return call(request, retry=None, timeout=self._timeout)
+        except Exception as error:
+            outcome = cloud_error(error).fault.code
+            raise
+        finally:
+            self._count(method, outcome)
 
     def _machine(self, zone: str) -> dict[str, str]:
         return {"project": self._project, "zone": zone, "instance": self._instance}

@@ -3,7 +3,7 @@
 Blocking, like `google_calls`, which brings credentials; the clients are made when they are first needed.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar, cast
 
 from google.api_core.client_options import ClientOptions
@@ -16,11 +16,16 @@ from comfyweb.machine.model import Quota
 _INTERFACE = "nic0"  # Compute Engine's name for a machine's first network card
 _INGRESS = "INGRESS"
 
+Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
 
 
 class _Call(Protocol[Answer_co]):
     def __call__(self, request: Mapping[str, object], *, retry: None, timeout: float) -> Answer_co: ...
+
+
+class _Ask(Protocol):
+    def __call__(self, method: str, call: _Call[Answer], request: Mapping[str, object]) -> Answer: ...
 
 
 class _Quota(Protocol):
@@ -65,15 +70,13 @@ class Survey:
         *,
         project: str,
         instance: str,
-        count: Callable[[str], None],
-        timeout_seconds: float,
+        ask: "_Ask",
     ) -> None:
         self._credentials = credentials
         self._options = options
         self._project = project
         self._instance = instance
-        self._count = count
-        self._timeout = timeout_seconds
+        self._ask_google = ask
 
     def quotas(self, zone: str) -> tuple[Quota, ...]:
         """Return the limits of the zone's region."""
@@ -102,9 +105,8 @@ class Survey:
         rules = (_rule(each) for each in said.firewalls if each.direction == _INGRESS and not each.disabled)
         return Firewall(rules=tuple(rules), policies=bool(said.firewall_policys))
 
-    def _ask(self, method: str, call: _Call[Answer_co], **where: str) -> Answer_co:
-        self._count(method)
-        return call({"project": self._project, **where}, retry=None, timeout=self._timeout)
+    def _ask(self, method: str, call: _Call[Answer], **where: str) -> Answer:
+        return self._ask_google(method, call, {"project": self._project, **where})
 
 
 def _region(zone: str) -> str:

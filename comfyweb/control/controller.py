@@ -9,6 +9,7 @@ from comfyweb.access.sessions import Session
 from comfyweb.cloud.host import HostClient, HostRefused, HostSilent
 from comfyweb.control.ledger import Ledger, LedgerError
 from comfyweb.control.loop import Loop
+from comfyweb.control.measures import Measured
 from comfyweb.control.publisher import Publisher
 from comfyweb.control.visitors import Visitors
 from comfyweb.logs import about
@@ -136,6 +137,10 @@ class Controller:
         """Return what to tell who comes from this address and would not be let in to ComfyUI; empty if he would."""
         del session  # Any live session may; the caller has checked that it is one.
         return self._visitors.words(address, self._loop.seen.machine)
+
+    def measured(self) -> Measured:
+        """Return what is counted of the loop and its calls."""
+        return self._loop.measured
 
     async def dependencies(self) -> dict[str, str]:
         """Return for each thing that comfyweb needs `ok`, or what is wrong with it."""

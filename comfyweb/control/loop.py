@@ -17,6 +17,7 @@ from comfyweb.cloud.cloud_error import CloudError
 from comfyweb.cloud.compute import ComputeEngine
 from comfyweb.cloud.host import HostClient, HostRefused, HostSilent, from_guest_attributes
 from comfyweb.control.ledger import Ledger, LedgerError, Standing
+from comfyweb.control.measures import Durations, Measured
 from comfyweb.control.orders import Orders
 from comfyweb.control.publisher import Publisher
 from comfyweb.logs import about
@@ -119,6 +120,20 @@ class Loop:
         self._wake = asyncio.Event()
         self.trouble: str | None = "the first look has not ended yet"
         self.on_round: list[Callable[[], Awaitable[None]]] = []
+        self._turns, self._failed_turns = Durations(), 0
+
+    @property
+    def measured(self) -> Measured:
+        """What is counted of it and of its calls."""
+        machine, run = self._seen.machine, self._seen.run
+        return Measured(
+            turns=self._turns,
+            failed_turns=self._failed_turns,
+            calls=self._compute.outcomes,
+            looked_at=machine.at if machine else None,
+            silence_seconds=self._seen.silence.total_seconds(),
+            run_seconds=max(0.0, (self.now() - run.started_at).total_seconds()) if run else 0.0,
+        )
 
     @property
     def seen(self) -> Observation:
@@ -150,6 +165,7 @@ class Loop:
     async def run(self) -> None:
         """Take turns until cancelled. A failing turn is logged, told to `/readyz`, and tried again."""
         while True:
+            began = self._clock.monotonic()
             try:
                 wait = await self.round()
                 self.trouble = None
@@ -164,6 +180,8 @@ class Loop:
                     log.exception("a turn of the loop failed")
                 self.trouble, wait = trouble, MOVING.total_seconds()
                 await self._publisher.publish(troubled(self._publisher.snapshot, named("loop")))
+            self._turns.add(self._clock.monotonic() - began)
+            self._failed_turns += self.trouble is not None
             try:
                 async with asyncio.timeout(wait):
                     await self._wake.wait()

@@ -1,10 +1,13 @@
 """What the running process offers its two faces. Bound at start: importing a face needs no settings and no secrets."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from comfyweb.access.sessions import Sessions
 from comfyweb.control.controller import Controller
 from comfyweb.settings import Settings
+
+Count = Callable[[], int]
 
 
 class NotStarted(RuntimeError):
@@ -25,6 +28,7 @@ class Services:
 
     def __init__(self) -> None:
         self._bound: Bound | None = None
+        self.tabs: Count = lambda: 0  # how many are logged in; the page says so, where there is one
 
     def bind(self, bound: Bound | None) -> None:
         """Offer these parts from now on, or none when the process ends."""

@@ -16,7 +16,7 @@ from comfyweb.settings_checks import LOOPBACK, host_of
 
 HOST = re.compile(r"(?P<name>localhost|127\.0\.0\.1|\[::1\])(?P<port>:[0-9]{1,5})?", re.IGNORECASE)
 NAME = "localhost"
-PROGRAMS = ("/api/", "/healthz", "/readyz")  # programs don't follow a redirect with their request's body
+PROGRAMS = ("/api/", "/healthz", "/readyz", "/metrics")  # programs don't follow a redirect with their request's body
 FOREIGN = "comfyweb is set up for localhost and does not answer to another name. Set PUBLIC_URL to this address.\n"
 
 

@@ -55,6 +55,11 @@ class Live:
             raise RuntimeError("comfyweb has not started yet")
         return cls._current
 
+    @property
+    def count(self) -> int:
+        """How many tabs are in the room."""
+        return len(self._tokens)
+
     async def push(self, snapshot: Snapshot) -> None:
         """Show a snapshot to everybody in the room."""
         await self._namespace.emit(str(SocketEvent.EVENT), delta(snapshot.body), room=ROOM)

@@ -14,6 +14,7 @@ from granian.server.embed import Server
 
 from comfyweb.access.sessions import Session, Sessions
 from comfyweb.api.app import create_api
+from comfyweb.control.measures import Durations, Measured
 from comfyweb.control.publisher import Publisher
 from comfyweb.control.services import Bound, services
 from comfyweb.machine.model import Phase, StopMode
@@ -39,6 +40,9 @@ class FakeController:
         self.asked: list[tuple[Any, ...]] = []
         self.refusal: Exception | None = None
         self.found = {"database": "ok", "compute-engine": "ok"}
+        self.numbers = Measured(
+            turns=Durations(), failed_turns=0, calls={}, looked_at=None, silence_seconds=0.0, run_seconds=0.0
+        )
 
     async def start(self, session: Session) -> str:
         return self._hear("start")
@@ -58,6 +62,9 @@ class FakeController:
     async def dependencies(self) -> dict[str, str]:
         self._hear("dependencies")
         return self.found
+
+    def measured(self) -> Measured:
+        return self.numbers
 
     def _hear(self, *what: Any) -> str:
         self.asked.append(what)

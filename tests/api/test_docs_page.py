@@ -33,7 +33,7 @@ async def test_the_page_shows_every_call_and_makes_it_as_who_is_logged_in_withou
         await page.goto(f"{served}/healthz")
         await page.evaluate("token => localStorage.setItem('auth-token', token)", await world.token())
         await page.goto(f"{served}/api/docs")
-        await expect(page.locator(".opblock")).to_have_count(14)
+        await expect(page.locator(".opblock")).to_have_count(15)
         start = page.locator("#operations-Machine-start")
         await start.locator(".opblock-summary").click()
         await start.get_by_role("button", name="Execute").click()

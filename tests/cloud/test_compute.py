@@ -273,3 +273,15 @@ async def test_many_calls_at_once_all_come_back(compute: ComputeEngine) -> None:
     seen = await asyncio.gather(*(look(compute) for _ in range(50)))
     assert {machine.status for machine in seen} == {"TERMINATED"}
     assert compute.calls["get"] == 50
+
+
+async def test_calls_are_counted_by_how_they_ended(box: CloudBox, compute: ComputeEngine) -> None:
+    await look(compute)
+    box.fault("unavailable", verb="get")
+    with pytest.raises(CloudError):
+        await compute.look(ZONE)
+    box.fault("permission", verb="setMetadata")
+    with pytest.raises(CloudError):
+        await compute.set_metadata(ZONE, new_id(), {"a": "1"})
+    assert compute.outcomes == {("get", "ok"): 2, ("get", "unavailable"): 1, ("setMetadata", "permission"): 1}
+    assert compute.calls == {"get": 3, "setMetadata": 1}

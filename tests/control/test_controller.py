@@ -1,5 +1,6 @@
 """What a button and a program can ask, and what each gets told in every phase."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -134,6 +135,42 @@ async def test_a_ledger_that_cannot_be_written_refuses_with_words_and_nothing_ha
     with pytest.raises(Unavailable, match="nothing was done"):
         await broken.start(session)
     assert (await broken.dependencies())["database"] != "ok"
+
+
+async def test_what_is_measured_follows_the_machine_and_its_calls(driver: Driver, controller: Controller) -> None:
+    assert (controller.measured().looked_at, controller.measured().run_seconds) == (None, 0)
+    await driver.ask(Wanted.ON)
+    await driver.until(Phase.BOOTING)
+    began = controller.measured()
+    assert began.looked_at == driver.loop.now()
+    assert began.calls["start", "ok"] == 1
+    driver.answers()
+    await driver.live(60)
+    assert 60 <= controller.measured().run_seconds - began.run_seconds < 65
+
+
+async def test_turns_are_timed_and_those_that_fail_are_counted(
+    driver: Driver, controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = 0
+
+    async def fails_once() -> float:
+        nonlocal turns
+        turns += 1
+        driver.box.advance(3)
+        if turns == 1:
+            raise RuntimeError("planted")
+        return 0.0
+
+    monkeypatch.setattr(driver.loop, "round", fails_once)
+    monkeypatch.setattr("comfyweb.control.loop.MOVING", timedelta())
+    turning = asyncio.create_task(driver.loop.run())
+    while sum(controller.measured().turns.counts) < 2:
+        await asyncio.sleep(0)
+    turning.cancel()
+    measured = controller.measured()
+    assert measured.failed_turns == 1
+    assert measured.turns.total_seconds == 3 * sum(measured.turns.counts)
 
 
 async def test_a_missing_machine_can_be_neither_started_nor_stopped(

@@ -24,6 +24,7 @@ PASSWORD = "marked-password-of-the-owner"
 WRONG = "marked-password-of-a-stranger"
 SIGNS = "marked-jwt-secret-0123456789abcdef"
 SEED = base64.b64encode(b"marked-gate-key-with-32-bytes-ok").decode()
+WATCHES = "marked-metrics-token-0123456789abcdef"
 TAB_ID = "marked-reflex-token"
 STARTS = "the-request-that-starts"
 READY_WITHIN = 60.0
@@ -40,7 +41,13 @@ def until(ready: Callable[[], Any]) -> Any:
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_no_secret_is_printed(tmp_path: Path, form: str) -> None:
     port = free_ports(3)
-    secrets = {"JWT_SECRET": SIGNS, "GATE_PRIVATE_KEY": SEED, "COMFYWEB_ENV_FILE": "", "LOG_FORMAT": form}
+    secrets = {
+        "JWT_SECRET": SIGNS,
+        "GATE_PRIVATE_KEY": SEED,
+        "COMFYWEB_ENV_FILE": "",
+        "LOG_FORMAT": form,
+        "METRICS_TOKEN": WATCHES,
+    }
     environ = app_environment({}, port=port, password=PASSWORD, folder=tmp_path) | secrets
     with (
         Program("-m", "comfyweb.demo", "--port", str(port + 1), "--fast", environ={}) as cloud,
@@ -54,7 +61,7 @@ def test_no_secret_is_printed(tmp_path: Path, form: str) -> None:
             http.get(f"/api/{token}", headers={"x-auth-token": token})
     printed = "\n".join([*app.lines, *cloud.lines])
     assert "serving http://localhost" in printed
-    for secret in [PASSWORD, WRONG, SIGNS, SEED, "marked", *found]:
+    for secret in [PASSWORD, WRONG, SIGNS, SEED, WATCHES, "marked", *found]:
         assert secret not in printed, secret
     if form == "json":
         _tell_one_story([json.loads(line) for line in app.lines])
@@ -91,6 +98,11 @@ def _lead_a_life(http: httpx.Client, port: int) -> list[str]:
     assert entered.status_code == 303
     assert httpx.get(url).status_code in {401, 403}, "a ticket works once"
     unused = str(http.post("/api/comfyui/ticket", headers=mine).json()["url"])
+    assert http.get("/metrics", headers={"authorization": f"Bearer {WATCHES}x"}).status_code == 401
+    told = http.get("/metrics", headers={"authorization": f"Bearer {WATCHES}"}).text
+    assert 'comfyweb_machine_phase{phase="ready"} 1.0' in told
+    assert 'comfyweb_compute_engine_calls_total{method="start",outcome="ok"} 1.0' in told
+    assert "comfyweb_sessions 1.0" in told
     assert http.post("/api/auth/logout", headers=mine).status_code == 200
     assert http.get("/api/auth/check", headers=mine).status_code == 401
     until(lambda: httpx.get(f"http://localhost:{port + 2}/", cookies=entered.cookies).status_code in {401, 403})
