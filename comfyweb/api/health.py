@@ -1,5 +1,6 @@
 """Whether the process lives, and whether it can work: for supervisors, load balancers and people with a problem."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request
@@ -7,12 +8,14 @@ from starlette.responses import Response
 
 from comfyweb.api.answers import Alive, Ready
 from comfyweb.api.caller import session_of, token_of
+from comfyweb.api.events import ending
 from comfyweb.api.problems import NOT_STARTED, RETRY_SECONDS, problem
+from comfyweb.control.controller import OK
 from comfyweb.control.services import NotStarted, services
 
 router = APIRouter(tags=["Health"])
 
-OK = "ok"
+ENDING = "comfyweb is shutting down"
 NOT_READY = "Something that comfyweb needs does not answer."
 
 
@@ -24,7 +27,13 @@ async def healthz() -> Alive:
 
 @router.get("/readyz", response_model=Ready)
 async def readyz(request: Request) -> Ready | Response:
-    """Name each thing that comfyweb needs; 503 when one fails. Only who is logged in hears what is wrong with it."""
+    """Name each thing that comfyweb needs; 503 when one fails, and from when the process is told to end.
+
+    `database` takes writes, `loop` has ended its last turn well, `compute-engine` has answered when last asked. Only
+    who is logged in hears what is wrong.
+    """
+    if ending.begun:
+        return _not_ready({"comfyweb": ENDING})
     try:
         found = await services.controller.dependencies()
         trusted = session_of(token_of(request.scope)) is not None
@@ -32,5 +41,8 @@ async def readyz(request: Request) -> Ready | Response:
         found, trusted = {"comfyweb": NOT_STARTED}, True
     if all(state == OK for state in found.values()):
         return Ready(status=OK, dependencies=found)
-    told = {name: state if trusted or state == OK else "failing" for name, state in found.items()}
+    return _not_ready({name: state if trusted or state == OK else "failing" for name, state in found.items()})
+
+
+def _not_ready(told: Mapping[str, str]) -> Response:
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, NOT_READY, headers={"Retry-After": RETRY_SECONDS}, dependencies=told)

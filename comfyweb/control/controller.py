@@ -1,6 +1,9 @@
 """What can be asked of the machine. A button and a program call the same functions; none of them calls the cloud."""
 
+import asyncio
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -19,6 +22,8 @@ from comfyweb.machine.orders import Order
 
 log = logging.getLogger(__name__)
 
+OK = "ok"
+PROBED_EVERY_SECONDS = 10.0
 SHORTEST_EXTENSION, LONGEST_EXTENSION = 1, 120
 
 LEDGER_WORDS = "The request could not be stored, so nothing was done. The log of comfyweb says why; try again."
@@ -55,6 +60,7 @@ class Controller:
         host: HostClient,
         tokens: HostTokens,
         visitors: Visitors,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.publisher = publisher
         self._ledger = ledger
@@ -62,6 +68,10 @@ class Controller:
         self._host = host
         self._tokens = tokens
         self._visitors = visitors
+        self._monotonic = monotonic
+        self._probed = -math.inf
+        self._database = OK
+        self._probing = asyncio.Lock()
 
     @property
     def on_round(self) -> list[Callable[[], Awaitable[None]]]:
@@ -143,17 +153,24 @@ class Controller:
         return self._loop.measured
 
     async def dependencies(self) -> dict[str, str]:
-        """Return for each thing that comfyweb needs `ok`, or what is wrong with it."""
-        try:
-            await self._ledger.standing()
-            database = "ok"
-        except LedgerError as error:
-            database = str(error)
+        """Return for each thing that comfyweb needs `ok`, or what is wrong with it.
+
+        The database must take writes, which is tried every `PROBED_EVERY_SECONDS` at most: strangers may ask this.
+        """
+        async with self._probing:
+            try:
+                await self._ledger.standing()
+                if self._monotonic() - self._probed >= PROBED_EVERY_SECONDS:
+                    self._probed = self._monotonic()
+                    await self._ledger.probe()
+                    self._database = OK
+            except LedgerError as error:
+                self._database = str(error)
         fault = self._loop.seen.machine_fault
         return {
-            "database": database,
-            "compute-engine": f"{fault.title}: {fault.what}" if fault else "ok",
-            "loop": self._loop.trouble or "ok",
+            "database": self._database,
+            "compute-engine": f"{fault.title}: {fault.what}" if fault else OK,
+            "loop": self._loop.trouble or OK,
         }
 
     async def _ask(self, wanted: Wanted, mode: StopMode, session: Session) -> None:

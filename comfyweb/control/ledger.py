@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, false
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session as Transaction
 from sqlmodel import col, create_engine, select, update
@@ -88,6 +88,21 @@ class Ledger:
             self._file = _identity(self._engine)
 
         await self._in_thread(work)
+
+    async def probe(self) -> None:
+        """Write, and change nothing by it. Raises LedgerError when nothing can be stored now.
+
+        In a SQLite file it is a page of its own that is written, and is on the disk when this returns.
+        """
+
+        def work(db: Transaction) -> None:
+            if self._engine.dialect.name == "sqlite":
+                version = int(db.connection().exec_driver_sql("PRAGMA user_version").scalar_one())
+                db.connection().exec_driver_sql(f"PRAGMA user_version = {version}")
+            else:
+                db.exec(update(KeyRow).where(false()).values(name=KeyRow.name))
+
+        await self._transact(work)
 
     async def close(self) -> None:
         """Finish what is being written, then let go of the database."""

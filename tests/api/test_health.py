@@ -3,6 +3,8 @@
 import httpx
 import pytest
 
+from comfyweb.api import health
+from comfyweb.api.events import Ending
 from tests.api.conftest import World, problem
 
 
@@ -29,3 +31,15 @@ async def test_what_fails_is_named_to_everybody_and_explained_to_who_is_logged_i
 
 async def test_before_the_start_nothing_is_ready(stranger: httpx.AsyncClient) -> None:
     assert set(problem(await stranger.get("/readyz"), 503)["dependencies"]) == {"comfyweb"}
+
+
+async def test_a_process_that_was_told_to_end_is_alive_and_not_ready(
+    world: World, stranger: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending = Ending()
+    monkeypatch.setattr(health, "ending", ending)
+    assert (await stranger.get("/readyz")).status_code == 200
+    ending.begun = True
+    answer = await stranger.get("/readyz")
+    assert problem(answer, 503)["dependencies"] == {"comfyweb": "comfyweb is shutting down"}
+    assert (await stranger.get("/healthz")).status_code == 200

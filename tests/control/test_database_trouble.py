@@ -19,7 +19,7 @@ import pytest
 from comfyweb.access.host_tokens import HostTokens
 from comfyweb.access.sessions import Session
 from comfyweb.cloud.host import HostClient
-from comfyweb.control.controller import LEDGER_WORDS, Controller, Unavailable
+from comfyweb.control.controller import LEDGER_WORDS, PROBED_EVERY_SECONDS, Controller, Unavailable
 from comfyweb.control.ledger import Ledger, LedgerError
 from comfyweb.control.visitors import Visitors
 from comfyweb.machine.model import Phase, StopMode, Wanted
@@ -62,6 +62,7 @@ def buttons(driver: Driver) -> Controller:
         host=cast(HostClient, driver.host),
         tokens=cast(HostTokens, None),
         visitors=Visitors(),
+        monotonic=lambda: driver.now().timestamp(),
     )
 
 
@@ -119,6 +120,27 @@ async def test_the_page_goes_on_telling_the_truth_while_nothing_can_be_written(d
     assert driver.body["status"] == "SUSPENDED"
     holder.execute("ROLLBACK")
     holder.close()
+
+
+async def test_a_database_that_takes_no_writes_is_told_though_it_can_be_read(driver: Driver) -> None:
+    asked = buttons(driver)
+    assert (await asked.dependencies())["database"] == "ok"
+    with full_disk(driver.path):
+        assert (await asked.dependencies())["database"] == "ok", "it was tried a moment ago"
+        driver.box.advance(PROBED_EVERY_SECONDS)
+        assert "OperationalError" in (await asked.dependencies())["database"]
+        await driver.ledger.standing()
+    driver.box.advance(PROBED_EVERY_SECONDS)
+    assert (await asked.dependencies())["database"] == "ok"
+
+
+async def test_trying_whether_it_takes_writes_changes_nothing_and_waits_for_the_disk(driver: Driver) -> None:
+    log = Path(f"{driver.path}-wal")
+    with closing(sqlite3.connect(driver.path)) as db:
+        before, size = list(db.iterdump()), log.stat().st_size
+        await driver.ledger.probe()
+        assert log.stat().st_size > size
+        assert list(db.iterdump()) == before
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
