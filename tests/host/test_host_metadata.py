@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from vm_setup.host import allowed
 from vm_setup.setup import metadata, units
 from vm_setup.setup.metadata import DEFAULT_GIT, DEFAULT_RELEASE, Silent, Wanted
 from vm_setup.setup.paths import Paths
@@ -188,7 +189,7 @@ def test_a_web_page_in_the_place_of_addresses_is_told_in_few_words() -> None:
 def test_every_key_and_unit_is_documented() -> None:
     documents = Path(__file__).parents[2] / "docs"
     text = (documents / "host.md").read_text() + (documents / "contract.md").read_text()
-    source = Path(metadata.__file__).read_text()
+    source = Path(metadata.__file__).read_text() + Path(allowed.__file__).read_text()
     keys = set(re.findall(r'"(comfyweb-[\w-]*|allowed_ip|domain_name|ssl_email|cf_\w+_path)"', source))
     assert len(keys) == 13
     assert {key for key in keys if f"`{key}`" not in text} == set()

@@ -238,7 +238,8 @@ def test_a_host_that_does_not_know_a_name_takes_no_token_without_one(claim: str,
     for left_out in ({claim: ""}, {claim: None}):
         unknown = replace(TRUST, **{{"iss": "issuer", "aud": "audience"}[claim]: ""})
         said = token({**TICKET, **left_out})
-        assert admit(said, trust=unknown, verify=verify, memory=Memory(), now=WALL) is refusal
+        memory = Memory()
+        assert admit(said, trust=unknown, verify=verify, memory=memory, now=WALL, booted=WALL - 60) is refusal
 
 
 @pytest.mark.parametrize("part_", ["+/8A", "QQ=", "QQ==", "Q Q", "QQ\n", "Q", "\u00e4"])
