@@ -31,7 +31,7 @@ REGION, NIC, ACCESS = "us-central1", "nic0", "External NAT"
 # Where the emulator answers on the loopback beyond the cable: for an app that runs there.
 API_PORT = 9000
 # The boot disk holds what differs from the golden root.
-BOOT_DISK_SIZE, DATA_DISK_SIZE = "6G", "1G"
+BOOT_DISK_SIZE, DATA_DISK_SIZE = "6G", "4G"
 # Of a test, with whatever is to come in the end: on an idle computer it comes within seconds.
 PATIENCE = 180.0
 

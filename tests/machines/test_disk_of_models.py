@@ -65,7 +65,7 @@ def test_a_disk_that_holds_anything_foreign_is_never_written_to(host: Host, put:
 def test_a_file_system_with_somebodys_files_is_used_and_keeps_them(host: Host, tmp_path: Path) -> None:
     machine = host.machine
     (tmp_path / "notes").write_text("theirs")
-    machine.data.make("1G")
+    machine.data.make("4G")
     machine.data.format("ext4", "-L", "theirs", "-d", str(tmp_path))
     machine.start()
     host.wait_ready(FIRST_BOOT_SECONDS)
@@ -95,9 +95,9 @@ def test_without_the_disk_comfyui_works_on_the_boot_disk_and_says_so(host: Host)
 
 
 def test_a_disk_that_grew_is_grown_before_it_is_used(host: Host) -> None:
-    host.machine.data.grow("3G")
+    host.machine.data.grow("9G")
     host.boot()
-    assert int(host.machine.sh("df --output=size -B1 /mnt/persist | tail -1")) > 2_500_000_000
+    assert int(host.machine.sh("df --output=size -B1 /mnt/persist | tail -1")) > 8_000_000_000
     host.machine.sh("test -s /mnt/persist/comfyui/base/models/mine.safetensors")
 
 
