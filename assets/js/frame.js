@@ -13,6 +13,8 @@ const LONGEST_WAIT_MS = 30e3;
 const LONGEST_LOAD_MS = 20e3;
 // ComfyUI's page is large, and on a slow line takes its time. To begin again would only make it longer.
 const LONGEST_SLOW_LOAD_MS = 180e3;
+// Where a ComfyUI has greeted this browser before: when it doesn't there, it has not come up.
+const GREETED_AT = "comfyui-greeted-at";
 const USABLE = ["ready", "draining"];
 const UNKNOWN = ["fault"];
 // All that ComfyUI needs, but not the page around it: a node's script could put a false login in its place.
@@ -175,10 +177,10 @@ class ComfyFrame extends Base {
     for (let failures = 0; !signal.aborted; failures += 1) {
       const wait = Math.min(LONGEST_WAIT_MS, SHORTEST_WAIT_MS * 2 ** failures);
       try {
-        const url = await ticket();
+        const [url, reachable] = await Promise.all([ticket(), reaches(this.getAttribute("origin"))]);
         if (signal.aborted) return;
         this.#renewed = Date.now();
-        if (await this.#shown(url, wait, signal)) return;
+        if (await this.#shown(url, reachable, wait, signal)) return;
       } catch (error) {
         if (signal.aborted) return;
         this.#words(`ComfyUI could not be opened. ${error.message}`);
@@ -189,13 +191,14 @@ class ComfyFrame extends Base {
   }
 
   /** Show the frame. False when it was in vain, once it is time for another attempt. */
-  async #shown(url, wait, signal) {
+  async #shown(url, reachable, wait, signal) {
     this.querySelector("iframe")?.remove();
     const iframe = this.#iframe(url);
     const greeted = new Promise((done) => (this.#greeted = () => done(true)));
     const loaded = new Promise((done) => iframe.addEventListener("load", done, { once: true }));
-    // A ComfyUI without our extension greets nobody: then that it can be reached has to do.
-    const reached = loaded.then(() => reaches(this.getAttribute("origin")));
+    // A ComfyUI without our extension greets nobody: then that it can be reached has to do, before and after. Where it
+    // could be reached only afterwards, it was the browser's error page that loaded.
+    const reached = loaded.then(() => reachable && reaches(this.getAttribute("origin")));
     this.append(iframe);
     let there = await Promise.race([greeted, reached, sleep(LONGEST_LOAD_MS).then(() => false)]);
     if (!there && !signal.aborted && (await reaches(this.getAttribute("origin"))) && !signal.aborted) {
@@ -225,23 +228,44 @@ class ComfyFrame extends Base {
     }
     if (there && !signal.aborted) {
       this.#uncover();
-      if (this.getAttribute("site") === "cross") this.#doubt(greeted, signal);
+      this.#doubt(greeted, signal);
       if (document.activeElement === document.body) iframe.focus();
     }
     return there;
   }
 
-  /** A browser that blocks other sites' storage loads ComfyUI, which then never comes up, and nobody is told. */
+  /**
+   * Tell of a ComfyUI that loads and doesn't come up: in a browser that keeps the storage of other sites from it, or when
+   * the network changed while it loaded.
+   */
   async #doubt(greeted, signal) {
+    const ofAnotherSite = this.getAttribute("site") === "cross";
+    if (!ofAnotherSite && localStorage.getItem(GREETED_AT) !== this.getAttribute("origin")) return;
     const up = greeted.then(() => true);
     if ((await Promise.race([up, sleep(LONGEST_LOAD_MS)])) || signal.aborted) return;
-    this.#words(
-      "ComfyUI has not come up inside this page. Its name belongs to another site than this page's, and this browser " +
-        "seems to block the storage of other sites. In a tab of its own it works.",
-      ["Open ComfyUI in its own tab", () => this.#openTab()],
-      ["Show it all the same", () => this.#uncover()],
-    );
+    const again = ["Try again", () => this.#again()];
+    const show = ["Show it all the same", () => this.#believe()];
+    if (ofAnotherSite) {
+      this.#words(
+        "ComfyUI has not come up inside this page. Its name belongs to another site than this page's, and this browser " +
+          "seems to block the storage of other sites. In a tab of its own it works.",
+        ["Open ComfyUI in its own tab", () => this.#openTab()],
+        again,
+        show,
+      );
+    } else this.#words("ComfyUI has not come up yet, though it can be reached.", again, show);
     if ((await up) && !signal.aborted) this.#uncover();
+  }
+
+  #again() {
+    this.#close();
+    this.#settle();
+  }
+
+  /** Somebody sees that it works: it greets nobody any more. */
+  #believe() {
+    localStorage.removeItem(GREETED_AT);
+    this.#uncover();
   }
 
   #iframe(url) {
@@ -279,7 +303,10 @@ class ComfyFrame extends Base {
     const iframe = this.querySelector("iframe");
     if (!iframe || event.source !== iframe.contentWindow) return;
     if (event.origin !== new URL(this.getAttribute("origin")).origin || event.data?.source !== "comfyweb") return;
-    if (event.data.kind === "ready") this.#greeted();
+    if (event.data.kind === "ready") {
+      localStorage.setItem(GREETED_AT, event.origin);
+      this.#greeted();
+    }
     if (event.data.kind === "input") {
       this.#keepAlive();
       for (const open of document.querySelectorAll(":popover-open")) open.hidePopover();

@@ -446,6 +446,44 @@ def test_a_frame_that_cannot_be_reached_recovers_by_itself(page: Page, site: Sit
     expect(page.frame_locator("iframe").locator("#inside")).to_be_visible()
 
 
+def test_an_error_page_is_not_taken_for_comfyui_when_that_can_be_reached_right_after(page: Page, site: Site) -> None:
+    # As when the machine gets its certificate, or the network comes back, just then.
+    away = [True]
+    page.route(re.compile("/_host/health"), lambda route: route.abort() if away else route.continue_())
+    page.route(re.compile("/_host/gate"), lambda route: route.abort() if away and away.pop() else route.continue_())
+    site.show(bodies.ready(site.comfyui))
+    expect(page.frame_locator("iframe").locator("#inside")).to_be_visible()
+    expect(page.locator(".cover")).to_have_count(0)
+    assert site.gate_calls == ["navigate"]
+
+
+def test_a_comfyui_that_greeted_before_and_does_not_now_is_offered_to_be_loaded_again(page: Page, site: Site) -> None:
+    page.clock.install()
+    site.show(bodies.ready(site.comfyui))
+    inside = page.frame_locator("iframe").locator("#inside")
+    inside.evaluate("() => parent.postMessage({source: 'comfyweb', kind: 'ready'}, '*')")
+    page.wait_for_function("localStorage['comfyui-greeted-at']")
+    page.clock.run_for(20_500)
+    expect(page.locator(".cover")).to_have_count(0)
+    page.reload()  # and now the network changes while it loads
+    expect(inside).to_be_visible()
+    page.clock.run_for(20_500)
+    cover = page.locator(".cover")
+    expect(cover).to_contain_text("has not come up yet")
+    cover.get_by_role("button", name="Try again").click()
+    expect(cover).to_have_count(0)
+    expect(inside).to_be_visible()
+    assert loads(page) == 3
+    page.clock.run_for(20_500)
+    expect(cover).to_contain_text("has not come up yet")
+    cover.get_by_role("button", name="Show it all the same").click()
+    expect(cover).to_have_count(0)
+    page.reload()
+    expect(inside).to_be_visible()
+    page.clock.run_for(20_500)
+    expect(cover).to_have_count(0)
+
+
 def test_a_frame_whose_comfyui_says_hello_needs_no_probe(page: Page, site: Site) -> None:
     page.route(f"{site.comfyui}/_host/health", lambda route: route.abort())
     site.show(bodies.ready(site.comfyui))
