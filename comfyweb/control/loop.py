@@ -115,6 +115,7 @@ class Loop:
         self._lost_in_a_row = 0
         self._listened = clock.monotonic()
         self._permissions: tuple[str, ...] | None = None
+        self._may_look = True
         self._password_deleted = False
         self._decided = Decision(phase=Phase.FAULT, machine_every=MOVING)
         self._wake = asyncio.Event()
@@ -289,12 +290,14 @@ class Loop:
         except CloudError as error:
             self._seen = replace(self._seen, machine_fault=error.fault)
             if error.fault.code == "permission" and self._permissions is None:
-                await self._look_at_permissions()  # It may not be the only one.
+                await self._look_at_permissions()  # It may not be the only one that is missing.
+                self._may_look = False
         else:
             machine = self._set_time(machine, asked)
             self._seen = replace(self._seen, machine=machine, machine_fault=None)
-            if self._permissions is None:
+            if self._permissions is None or not self._may_look:
                 await self._look_at_permissions()
+                self._may_look = True
 
     def _set_time(self, machine: MachineSeen | MachineMissing, asked: float) -> MachineSeen | MachineMissing:
         """Go by our own clock as long as it agrees with Google's, and by Google's when it doesn't."""
@@ -521,9 +524,11 @@ class Loop:
 
     def _notices(self) -> Iterable[str]:
         """Yield what the person at the page should know and Compute Engine or the host don't say."""
+        refused = self._seen.machine_fault.what if self._seen.machine_fault else ""
         for permission in self._permissions or ():
-            fault = lacking(permission, self._place.project)
-            yield f"{fault.what} {fault.todo}"
+            if permission not in refused:  # That one is told as the fault.
+                fault = lacking(permission, self._place.project)
+                yield f"{fault.what} {fault.todo}"
         machine = self._seen.machine
         if isinstance(machine, MachineSeen) and foreign_script(self._policy.metadata, machine.metadata):
             yield (

@@ -267,6 +267,8 @@ class Examination:
         machine = await self._up_or_down()
         on = machine is not None and machine.status in UP
         if not on and not hidden((await self._names.look(name)).addresses or (), self._place.proxies):
+            if machine is None:
+                return [not_checked("certificate", "The machine could not be looked at.")]
             return [not_checked("certificate", "The machine is not on.", "Start it, and look again.")]
         try:
             return [checkup_here.certificate(await certificate_at(name), name, datetime.now(UTC))]

@@ -374,6 +374,10 @@ async def test_who_may_not_even_look_at_the_machine_hears_of_every_permission_th
     await driver.live(3)
     told = [record.getMessage() for record in caplog.records if "missing permission" in record.getMessage()]
     assert told == ["missing permission: compute.instances.get", "missing permission: compute.instances.stop"]
+    assert "compute.instances.stop" in str(driver.body["notices"])
+    driver.box.control("fault", method="DELETE")
+    await driver.live(16)
+    assert "compute.instances" not in str(driver.body["notices"]), "it was granted meanwhile"
 
 
 async def test_the_old_systems_password_is_deleted_and_that_is_said(driver: Driver) -> None:
