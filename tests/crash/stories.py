@@ -210,6 +210,12 @@ async def a_turn_by_itself(rig: Rig) -> None:
     assert rig.loop.latest_end is not None
 
 
+async def somebody_watches(rig: Rig) -> None:
+    """A monitoring system asks how it goes, and whether anything can be stored."""
+    assert rig.loop.measured.looked_at is not None
+    await rig.ledger.probe()
+
+
 async def the_database_is_held(rig: Rig) -> None:
     """Another program holds the database when there is something to write: people are told, and the loop goes on."""
     other = sqlite3.connect(rig.path, isolation_level=None)
@@ -241,7 +247,10 @@ NOW_OFF = Act(do=press(Wanted.OFF, StopMode.NOW, silent=True), over=seen(Phase.O
 STORIES: Mapping[str, Story] = {
     "what may not be asked": Story(
         acts=[
-            Act(do=goes_wrong("unavailable", "testIamPermissions"), over=lived(16)),
+            Act(
+                do=both(goes_wrong("permission", "get"), goes_wrong("unavailable", "testIamPermissions")),
+                over=lived(16),
+            ),
             Act(do=a_call_from_yesterday, over=lived(6)),
             Act(do=a_wrong_clock, over=lived(16)),
         ]
@@ -265,7 +274,8 @@ STORIES: Mapping[str, Story] = {
         acts=[
             ON,
             READY,
-            Act(do=both(answers(queue_running=1), press(Wanted.OFF)), over=lived(6)),
+            Act(do=answers(queue_running=1), over=somebody_watches),
+            Act(do=press(Wanted.OFF), over=lived(6)),
             Act(do=jobs_are_done, over=seen(Phase.OFF)),
         ]
     ),

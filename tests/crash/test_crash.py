@@ -24,6 +24,7 @@ NOT_KILLED_AT = {
     "pass  # Nothing to call.": "as above",
     "return  # The machine has lost its address since its host answered.": "a race with Google of one turn",
     "return create_engine(url, pool_pre_ping=True)": "PostgreSQL, which has no file of ours",
+    "db.exec(update(KeyRow).where(false()).values(name=KeyRow.name))": "as above",
     "return  # Nothing that others could read.": "PostgreSQL, or a database in memory",
     "return None  # Nothing that could be replaced.": "as above",
     "except FileNotFoundError:": "the file is gone: nothing that was stored could survive a kill",
