@@ -43,6 +43,10 @@ NOT_KILLED_AT = {
     "continue  # with the next, by way of Google": "as above",
     'raise LedgerError(f"the database holds what can\'t be read: {error}") from error': "as above",
     "raise LedgerError(GONE)": "as above",
+    "await self._look_at_permissions()  # It may not be the only one that is missing.": (
+        "a look that is refused: nothing is stored, and the page says that nobody knows how the machine is"
+    ),
+    "self._may_look = False": "as above",
 }
 
 

@@ -137,7 +137,7 @@ async def test_tabs_and_streams_that_vanish_without_a_word_are_forgotten(tmp_pat
         before = sockets(worker)
         tabs = [await tab(port, token) for _ in range(VANISHING)]
         streams = [await stream(port, token) for _ in range(VANISHING)]
-        assert sockets(worker) >= before + 2 * VANISHING
+        assert sockets(worker) > 2 * VANISHING  # not beside `before`: what earlier requests have left may end meanwhile
         for opened in tabs:
             opened.vanish()
         for writer in streams:
