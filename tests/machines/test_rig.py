@@ -173,7 +173,9 @@ def test_nothing_is_left_of_a_machine_that_is_closed_while_it_runs(machine: Mach
 def test_nothing_is_left_of_a_run_that_was_ended(clean_computer: None, how: signal.Signals, tmp_path: Path) -> None:
     program = tmp_path / "run.py"
     program.write_text(
-        "import time\nfrom tests.machines.machine import Machine\n"
+        "import signal\nimport time\nfrom tests.machines.machine import Machine\n"
+        # What a shell starts in the background is told to ignore it, and tells its own.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with Machine() as machine:\n    machine.start()\n    machine.wait_booted()\n"
         "    print(machine.name, flush=True)\n    time.sleep(60)\n"
     )
