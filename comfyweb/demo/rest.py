@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from starlette.requests import Request
@@ -63,7 +64,8 @@ AFTER: Mapping[str, Callable[[Answer], Response]] = {
 
 def refused(found: Refusal) -> JSONResponse:
     """Answer in Google's error frame."""
-    headers = {"WWW-Authenticate": 'Bearer realm="https://accounts.google.com/"'} if found.status == 401 else None  # noqa: PLR2004
+    asks_for_a_token = {"WWW-Authenticate": 'Bearer realm="https://accounts.google.com/"'}
+    headers = asks_for_a_token if found.status == HTTPStatus.UNAUTHORIZED else None
     return JSONResponse(render.refusal(found), found.status, headers)
 
 
