@@ -15,9 +15,10 @@ from comfyweb.cloud.compute import ComputeEngine
 from comfyweb.cloud.host import HostClient
 from comfyweb.cloud.names import Names
 from comfyweb.control import terms
+from comfyweb.control.clock import Clock
 from comfyweb.control.controller import Controller
 from comfyweb.control.ledger import Ledger
-from comfyweb.control.loop import Clock, Loop
+from comfyweb.control.loop import Loop
 from comfyweb.control.names import NameWatch
 from comfyweb.control.orders import Orders
 from comfyweb.control.publisher import Publisher

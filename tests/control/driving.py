@@ -15,8 +15,9 @@ from sqlalchemy import create_engine
 
 from comfyweb.cloud.compute import TIMEOUT_SECONDS, ComputeEngine
 from comfyweb.cloud.host import HostClient, HostSilent
+from comfyweb.control.clock import Clock
 from comfyweb.control.ledger import Ledger
-from comfyweb.control.loop import Clock, Loop
+from comfyweb.control.loop import Loop
 from comfyweb.control.migrate import migrate
 from comfyweb.control.publisher import Publisher
 from comfyweb.machine.model import HostSeen, Phase, Policy, StopMode, Wanted

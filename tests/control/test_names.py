@@ -131,7 +131,9 @@ async def test_a_look_that_fails_is_one_that_says_nothing(monkeypatch: pytest.Mo
 async def named(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Driver]:
     monkeypatch.setattr(driving, "PLACE", replace(driving.PLACE, name=NAME))
     async with driven(tmp_path) as driver:
-        driver.loop._name = NameWatch(NAME, look=world.look, monotonic=lambda: driver.now().timestamp()).observe
+        driver.loop._observer._name = NameWatch(
+            NAME, look=world.look, monotonic=lambda: driver.now().timestamp()
+        ).observe
         yield driver
 
 

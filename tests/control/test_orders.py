@@ -15,7 +15,6 @@ from comfyweb.access.host_tokens import HostTokens
 from comfyweb.access.sessions import Session
 from comfyweb.cloud.host import HostClient
 from comfyweb.control.controller import Controller, Unavailable
-from comfyweb.control.orders import Orders
 from comfyweb.control.visitors import Visitors
 from comfyweb.machine.model import Phase, StopMode, Verb, Wanted
 from comfyweb.machine.orders import AGAIN, METADATA_KEY
@@ -39,7 +38,7 @@ class Machine:
         self.driver = driver
         key = SecretStr(base64.b64encode(b"k" * 32).decode())
         self.tokens = HostTokens(keys=[key], issuer=APP, audience=lambda: AUDIENCE, now=driver.loop.now)
-        driver.loop._orders = Orders(self.tokens.command)
+        driver.loop._orders._sign = self.tokens.command
         self.trust = tokens.Trust(issuer=APP, audience=AUDIENCE, keys=tokens.read_keys(self.tokens.jwks))
         self.memory = tokens.Memory()
         self.acks: list[str] = []
@@ -220,7 +219,7 @@ async def test_another_process_tells_the_host_anew(driver: Driver, machine: Mach
     await driver.compute.close()
     driver.fresh()
     await driver.ledger.open()
-    driver.loop._orders = Orders(machine.tokens.command)
+    driver.loop._orders._sign = machine.tokens.command
     await driver.live(20)
     after = json.loads(driver.box.machine.metadata[METADATA_KEY])
     assert len(after) == len(before) == 1

@@ -13,6 +13,7 @@ from sqlmodel import create_engine
 from comfyweb.control import ledger as ledger_module
 from comfyweb.control.ledger import Ledger
 from comfyweb.control.loop import Loop
+from comfyweb.control.messenger import Messenger
 from comfyweb.machine.model import Attempt, Call, Decision, Intent, Replay
 from comfyweb.machine.snapshot import address
 
@@ -26,7 +27,7 @@ def become(mutant: str) -> None:
 
 
 def _call_before_it_is_stored() -> None:
-    act, send = Loop._act, Loop._send
+    act = Loop._act
 
     async def acts(self: Loop, decision: Decision, intent: Intent | None) -> None:
         if not isinstance(decision.act, Call):
@@ -34,7 +35,7 @@ def _call_before_it_is_stored() -> None:
             return
         verb, at, request_id = decision.act.verb, self._clock.now(), str(uuid.uuid4())
         made = Attempt(id=0, verb=verb, zone=self._place.zone, request_id=request_id, made_at=at)
-        operation = await send(self, made)
+        operation = await self._attempts._send(made)
         stored = await self._ledger.begin(verb, made.zone, request_id, intent.id if intent else None, at)
         if operation is None:
             await self._ledger.end_attempt(stored.id, None, at)
@@ -86,14 +87,14 @@ def _logout_answered_before_it_is_stored() -> None:
 
 
 def _logout_noted_as_told_before_it_is() -> None:
-    async def revoke(self: Loop, now: datetime) -> None:
+    async def revoke(self: Messenger, now: datetime) -> None:
         ended = await self._ledger.unrevoked(now)
-        if ended and self._seen.host is not None:
+        if ended and self._observer.seen.host is not None:
             await self._ledger.revoked(ended, now)
             for jti in ended:
                 await self._host.revoke(address(None, self._place), jti)
 
-    Loop._revoke = revoke
+    Messenger.revoke = revoke
 
 
 def _tables_made_one_by_one() -> None:

@@ -32,11 +32,12 @@ NOT_KILLED_AT = {
     "except (ValueError, TypeError, OverflowError) as error:  # from fetching a row: broken JSON, or no time": (
         "a row that somebody else has broken: nothing is written then"
     ),
-    "await self._act(replace(decision, act=Call(verb=Verb.SEND_COMMANDS)), None)": (
+    "await self._attempts.make(Verb.SEND_COMMANDS, None)": (
         "commands by way of Google are kept in memory: tests/control/test_orders.py has the process after it"
     ),
     "return await self._compute.set_metadata(zone, request_id, self._orders.write())": "as above",
-    "return self._orders.put(order, self._seen, self.now())": "as above",
+    "return self._messenger.order(order)": "as above",
+    "return self._orders.put(order, self._observer.seen, self._clock.now())": "as above",
     "self.order(order)": "as above",
     "return  # It is told by way of Google.": "as above",
     "self.order(orders.revoke(jti))": "as above",

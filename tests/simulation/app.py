@@ -10,11 +10,12 @@ from comfyweb.access.host_tokens import HostTokens
 from comfyweb.access.sessions import Session
 from comfyweb.cloud.compute import ComputeEngine
 from comfyweb.cloud.host import HostClient
+from comfyweb.control.clock import Clock
 from comfyweb.control.controller import Controller
-from comfyweb.control.loop import Clock, Loop
+from comfyweb.control.loop import Loop
 from comfyweb.control.publisher import Publisher
 from comfyweb.control.visitors import Visitors
-from comfyweb.machine.model import Policy
+from comfyweb.machine.model import Decision, Policy
 from comfyweb.machine.snapshot import Place, Snapshot, nothing_seen_yet
 from tests.simulation.books import Books
 from tests.simulation.facts import Broken, Facts
@@ -70,7 +71,13 @@ class App:
             visitors=Visitors(),
         )
         publisher.subscribe(self._shown)
-        loop.on_round.append(self._round_ended)
+        pause = loop._observer.pause
+
+        def paused(decision: Decision) -> float:
+            self._facts.round_ended(decision.machine_every)
+            return pause(decision)
+
+        loop._observer.pause = paused  # the last that a turn does
         self._facts.alive, self._facts.born_at = True, self._facts.now
         self._facts.snapshot = publisher.snapshot
         self._facts.look_good_at = None
@@ -101,10 +108,6 @@ class App:
 
     async def _shown(self, snapshot: Snapshot) -> None:
         self._facts.shown(snapshot)
-
-    async def _round_ended(self) -> None:
-        assert self.loop is not None
-        self._facts.round_ended(self.loop._decided.machine_every)
 
 
 class FailedTurns(logging.Handler):

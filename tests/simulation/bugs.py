@@ -15,9 +15,13 @@ from typing import Any
 import pytest
 
 from comfyweb.cloud.cloud_error import CloudError
+from comfyweb.control import books as books_module
 from comfyweb.control import loop as loop_module
+from comfyweb.control import observer as observer_module
+from comfyweb.control.attempts import Attempts
 from comfyweb.control.ledger import Ledger, Standing
 from comfyweb.control.loop import Loop
+from comfyweb.control.observer import Observer
 from comfyweb.machine import decide as decide_module
 from comfyweb.machine import guards
 from comfyweb.machine.model import (
@@ -64,7 +68,7 @@ def _first(every: timedelta, seen: Observation) -> timedelta:
 
 
 def _replays_with_a_new_request_id(patch: pytest.MonkeyPatch) -> None:
-    send, begin = Loop._send, Ledger.begin
+    send, begin = Attempts._send, Ledger.begin
     first: set[str] = set()
 
     async def begun(self: Ledger, *args: Any) -> Attempt:
@@ -72,14 +76,14 @@ def _replays_with_a_new_request_id(patch: pytest.MonkeyPatch) -> None:
         first.add(attempt.request_id)
         return attempt
 
-    async def sent(self: Loop, attempt: Attempt) -> str | None:
+    async def sent(self: Attempts, attempt: Attempt) -> str | None:
         if attempt.request_id in first:
             first.discard(attempt.request_id)
             return await send(self, attempt)
         return await send(self, replace(attempt, request_id=str(uuid.uuid4())))
 
     patch.setattr(Ledger, "begin", begun)
-    patch.setattr(Loop, "_send", sent)
+    patch.setattr(Attempts, "_send", sent)
 
 
 def _acts_on_old_looks(patch: pytest.MonkeyPatch) -> None:
@@ -94,11 +98,11 @@ def _acts_on_old_looks(patch: pytest.MonkeyPatch) -> None:
 
 
 def _hides_that_google_is_away(patch: pytest.MonkeyPatch) -> None:
-    async def look(self: Loop) -> None:
+    async def look(self: Observer) -> None:
         with contextlib.suppress(CloudError):
-            self._seen = replace(self._seen, machine=await self._compute.look(self._place.zone))
+            self.seen = replace(self.seen, machine=await self._compute.look(self._place.zone))
 
-    patch.setattr(Loop, "_look_at_machine", look)
+    patch.setattr(Observer, "_look_at_machine", look)
 
 
 def _guards_what_others_started(patch: pytest.MonkeyPatch) -> None:
@@ -154,7 +158,7 @@ def _counts_silence_while_it_did_not_listen(patch: pytest.MonkeyPatch) -> None:
         quiet = silence(before, passed, seen, grace, heard=heard)
         return quiet if heard or not quiet else before + passed
 
-    patch.setattr(loop_module, "silence", counted)
+    patch.setattr(observer_module, "silence", counted)
 
 
 def _never_gives_up_a_silent_host(patch: pytest.MonkeyPatch) -> None:
@@ -242,7 +246,7 @@ def _ends_the_session_at_its_announcement(patch: pytest.MonkeyPatch) -> None:
 
 
 def _tells_any_reason(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(loop_module, "why_stopped", _always(value=StopReason.IDLE))
+    patch.setattr(books_module, "why_stopped", _always(value=StopReason.IDLE))
 
 
 BUGS = (
