@@ -250,7 +250,7 @@ def key_file(path: Path | None) -> Path | None:
 
 def database(url: SecretStr) -> SecretStr:
     """Accept a SQLAlchemy address of SQLite or PostgreSQL."""
-    if not re.fullmatch(r"sqlite(\+\w+)?://\S*|postgresql(\+\w+)?://[^\s/]*/\S+", url.get_secret_value()):
+    if not re.fullmatch(r"sqlite(\+\w+)?://\S*|postgresql(\+psycopg)?://[^\s/]*/\S+", url.get_secret_value()):
         raise ValueError("must be sqlite:///file or postgresql://user:password@host/database")
     return url
 

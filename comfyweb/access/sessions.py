@@ -110,6 +110,7 @@ class Sessions:
         self._live: dict[str, Session] = {}
         self._jti_of: dict[str, str] = {}
         self._ended: dict[str, datetime] = {}
+        self._unknown: dict[str, None] = {}
         self._unstored: dict[str, datetime] = {}
         self._unstored_end_all: datetime | None = None
         self._storing = asyncio.Lock()
@@ -149,6 +150,19 @@ class Sessions:
         async with self._storing:
             await self._stored(self._add(session))
         return self._sign(session), session
+
+    async def meet(self, token: str) -> None:
+        """Read the store if the token is one of ours whose session is not known here: another worker may have begun it.
+
+        That is done once for each session, and never for what a stranger has made up. Failing, it is logged.
+        """
+        jti = self._claims(token).get("jti") if len(token) <= LONGEST_TOKEN else None
+        if jti is None or jti in self._live or jti in self._ended or jti in self._unknown:
+            return
+        if len(self._unknown) >= CACHED_TOKENS:
+            del self._unknown[next(iter(self._unknown))]
+        self._unknown[jti] = None
+        await self.refresh()
 
     def verify(self, token: object, now: datetime) -> Session | None:
         """Return the live session that `token` belongs to; None for anything else that anybody may send."""

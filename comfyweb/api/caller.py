@@ -52,6 +52,15 @@ def session_of(token: Token | None) -> Session | None:
     return services.sessions.verify(token.text, now()) if token else None
 
 
+async def session_met(token: Token | None) -> Session | None:
+    """Return the same, for a request: also a session that another worker has begun just now. Raises NotStarted."""
+    session = session_of(token)
+    if session is None and token is not None:
+        await services.sessions.meet(token.text)
+        session = session_of(token)
+    return session
+
+
 def from_own_page(scope: Scope, settings: Settings) -> bool:
     """Tell whether a browser sent this request for a page of ours.
 

@@ -71,6 +71,9 @@ def _machine(measured: Measured, snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _loop(measured: Measured) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "comfyweb_loop_leads", "1 where the machine's loop runs, 0 in the processes that follow it.", measured.leads
+    )
     calls = CounterMetricFamily(
         "comfyweb_compute_engine_calls",
         "Calls to Compute Engine, by its method and outcome: ok, or the code of a fault in docs/faults.md.",

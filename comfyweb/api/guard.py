@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from comfyweb.api.caller import SAFE_METHODS, SESSION, from_own_page, session_of, token_of
+from comfyweb.api.caller import SAFE_METHODS, SESSION, from_own_page, session_met, token_of
 from comfyweb.api.problems import problem, unauthorized
 from comfyweb.control.services import services
 
@@ -29,7 +29,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         token = token_of(scope)
-        session = session_of(token)
+        session = await session_met(token)
         if token is None or session is None:
             await unauthorized()(scope, receive, send)
         elif token.by_cookie and scope["method"] not in SAFE_METHODS and not from_own_page(scope, services.settings):

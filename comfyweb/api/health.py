@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from comfyweb.api.answers import Alive, Ready
-from comfyweb.api.caller import session_of, token_of
+from comfyweb.api.caller import session_met, token_of
 from comfyweb.api.events import ending
 from comfyweb.api.problems import NOT_STARTED, RETRY_SECONDS, problem
 from comfyweb.control.controller import OK
@@ -36,7 +36,7 @@ async def readyz(request: Request) -> Ready | Response:
         return _not_ready({"comfyweb": ENDING})
     try:
         found = await services.controller.dependencies()
-        trusted = session_of(token_of(request.scope)) is not None
+        trusted = await session_met(token_of(request.scope)) is not None
     except NotStarted:
         found, trusted = {"comfyweb": NOT_STARTED}, True
     if all(state == OK for state in found.values()):

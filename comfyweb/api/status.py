@@ -10,7 +10,7 @@ from http import HTTPStatus
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from comfyweb.api.caller import session_of, token_of
+from comfyweb.api.caller import session_met, token_of
 from comfyweb.api.problems import NOT_STARTED, problem, unauthorized, unavailable
 from comfyweb.control.services import NotStarted, services
 
@@ -58,7 +58,7 @@ class StatusFirst:
             await self._app(scope, receive, send)
             return
         try:
-            if session_of(token_of(scope)) is None:
+            if await session_met(token_of(scope)) is None:
                 await _refuse(unauthorized(), scope, receive, send)
                 return
             body = services.controller.publisher.encoded

@@ -10,7 +10,9 @@ from datetime import timedelta
 from comfyweb.access.host_tokens import HostTokens
 from comfyweb.access.sessions import Session
 from comfyweb.cloud.host import HostClient, HostRefused, HostSilent
-from comfyweb.control.ledger import Ledger, LedgerError
+from comfyweb.control.database import LedgerError
+from comfyweb.control.follower import Follower
+from comfyweb.control.ledger import Ledger
 from comfyweb.control.loop import Loop
 from comfyweb.control.measures import Measured
 from comfyweb.control.publisher import Publisher
@@ -49,13 +51,16 @@ class Unavailable(Exception):
 
 
 class Controller:
-    """Stores what people ask for, wakes the loop, and hands out tickets."""
+    """Stores what people ask for, wakes the loop, and hands out tickets.
+
+    `present` returns the loop, or what stands in for it in a process that doesn't run it.
+    """
 
     def __init__(
         self,
         *,
         ledger: Ledger,
-        loop: Loop,
+        present: Callable[[], Loop | Follower],
         publisher: Publisher,
         host: HostClient,
         tokens: HostTokens,
@@ -64,7 +69,7 @@ class Controller:
     ) -> None:
         self.publisher = publisher
         self._ledger = ledger
-        self._loop = loop
+        self._present = present
         self._host = host
         self._tokens = tokens
         self._visitors = visitors
@@ -76,11 +81,11 @@ class Controller:
     @property
     def on_round(self) -> list[Callable[[], Awaitable[None]]]:
         """What is called after each turn of the loop."""
-        return self._loop.on_round
+        return self._present().on_round
 
     def look(self) -> None:
         """Look at once, for somebody who is about to decide by what is shown."""
-        self._loop.wake()
+        self._present().wake()
 
     async def start(self, session: Session) -> str:
         """Ask for the machine to be on. Stored when this returns. Raises NotNow or Unavailable."""
@@ -146,11 +151,11 @@ class Controller:
     def locked_out(self, session: Session, address: str) -> str:
         """Return what to tell who comes from this address and would not be let in to ComfyUI; empty if he would."""
         del session  # Any live session may; the caller has checked that it is one.
-        return self._visitors.words(address, self._loop.seen.machine)
+        return self._visitors.words(address, self._present().seen.machine)
 
     def measured(self) -> Measured:
         """Return what is counted of the loop and its calls."""
-        return self._loop.measured
+        return self._present().measured
 
     async def dependencies(self) -> dict[str, str]:
         """Return for each thing that comfyweb needs `ok`, or what is wrong with it.
@@ -166,22 +171,22 @@ class Controller:
                     self._database = OK
             except LedgerError as error:
                 self._database = str(error)
-        fault = self._loop.seen.machine_fault
+        fault = self._present().seen.machine_fault
         return {
             "database": self._database,
             "compute-engine": f"{fault.title}: {fault.what}" if fault else OK,
-            "loop": self._loop.trouble or OK,
+            "loop": self._present().trouble or OK,
         }
 
     async def _ask(self, wanted: Wanted, mode: StopMode, session: Session) -> None:
         try:
-            intent = await self._ledger.ask(wanted, mode, session.jti, self._loop.now())
+            intent = await self._ledger.ask(wanted, mode, session.jti, self._present().now())
         except LedgerError as error:
             log.warning("an intent could not be stored: %s", error)
             raise Unavailable(LEDGER_WORDS) from error
         with about(intent_id=intent.id):
             log.info("somebody wants the machine %s (%s)", wanted, mode)
-        self._loop.wake()
+        self._present().wake()
 
     async def _tell(self, call: Awaitable[None], order: Order, words: str) -> str:
         """Tell the host by HTTPS, else by way of Google; return the words for that. Raises Unavailable."""
@@ -189,10 +194,10 @@ class Controller:
             await call
         except (HostSilent, HostRefused) as error:
             log.warning("the host did not obey: %s", error)
-            if not self._loop.order(order):
+            if not self._present().order(order):
                 raise Unavailable(HOST_WORDS) from error
             words = f"{words} {BY_GOOGLE_WORDS}"
-        self._loop.wake()
+        self._present().wake()
         return words
 
     @property
@@ -202,7 +207,8 @@ class Controller:
 
     def _left_of_the_session(self) -> timedelta | None:
         """Return how far the idle stop can be moved before the run is ended in any case; None: nothing limits it."""
-        end, host = self._loop.latest_end, self._loop.seen.host
+        present = self._present()
+        end, host = present.latest_end, present.seen.host
         return end - host.stops_at if end is not None and host is not None and host.stops_at else None
 
     def _url(self, words: str) -> str:

@@ -1,48 +1,33 @@
 """Everything that must survive a crash, and every query for it: intents, attempts, runs, sessions, keys.
 
-Each method is one transaction. They run one after another in a thread of their own, so the event loop never waits for
-a disk and no two of them interleave. When the database can't be read or written they raise `LedgerError` and nothing
-of that transaction has happened.
+Each method is one transaction. When the database can't be read or written they raise `LedgerError`, and nothing of that
+transaction has happened.
 """
 
-import asyncio
-import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, event, false
-from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session as Transaction
-from sqlmodel import col, create_engine, select, update
+from sqlmodel import col, select, update
 from sqlmodel.sql.expression import SelectOfScalar
 
 from comfyweb.access.sessions import Session
-from comfyweb.control.migrate import migrate
+from comfyweb.control.database import Database
 from comfyweb.control.rows import Reader, Row, attempt_of, fault_json, fault_of, intent_of, run_of
 from comfyweb.control.tables import AttemptRow, IntentRow, KeyRow, RunRow, SessionRow
 from comfyweb.machine.model import Attempt, Fault, Guard, Intent, Run, StopMode, StopReason, Verb, Wanted
 
 T = TypeVar("T")
 
-# A SQLite file that another process holds is waited for this long before `LedgerError`.
-BUSY_SECONDS = 5
-PRIVATE = 0o600
 GUARDS = frozenset(guard.value for guard in Guard)
-GONE = "the database's file was removed or replaced while it was in use: restart comfyweb"
 # As many of the newest calls as a decision can need: an intent makes three, and a few more when it must repeat.
 REMEMBERED_ATTEMPTS = 12
 REMEMBERED_RUNS = 20
 # The usual time of a start is the median of this many.
 REMEMBERED_STARTS = 5
-
-
-class LedgerError(Exception):
-    """The database could not be read or written; the transaction left no trace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,50 +49,22 @@ class Standing:
     booted_before: bool
 
 
-class Ledger:
-    """The database behind one machine and its visitors."""
+class Ledger(Database):
+    """The database behind one machine and its visitors.
 
-    def __init__(self, url: str, *, machine: str) -> None:
+    `fence` looks before each transaction whether it may still be made, and raises LedgerError when not.
+    """
+
+    def __init__(self, url: str, *, machine: str, fence: Callable[[Transaction], None] = lambda _: None) -> None:
+        super().__init__(url)
         self._machine = machine
-        self._engine = _engine(url)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+        self._fence = fence
         self._reader = Reader()
-        self._file: tuple[int, int] | None = None
         # Made once: making them takes as long as asking them, and the loop asks twice a turn.
         self._open_intents = select(IntentRow).where(IntentRow.machine == machine, col(IntentRow.ended_at).is_(None))
         self._newest_intents = _newest(IntentRow, machine, 2)
         self._newest_attempts = _newest(AttemptRow, machine, REMEMBERED_ATTEMPTS)
         self._newest_runs = _newest(RunRow, machine, REMEMBERED_RUNS)
-
-    async def open(self) -> None:
-        """Bring the tables up to date. Raises LedgerError."""
-
-        def work() -> None:
-            _keep_private(self._engine)
-            migrate(self._engine)
-            self._file = _identity(self._engine)
-
-        await self._in_thread(work)
-
-    async def probe(self) -> None:
-        """Write, and change nothing by it. Raises LedgerError when nothing can be stored now.
-
-        In a SQLite file it is a page of its own that is written, and is on the disk when this returns.
-        """
-
-        def work(db: Transaction) -> None:
-            if self._engine.dialect.name == "sqlite":
-                version = int(db.connection().exec_driver_sql("PRAGMA user_version").scalar_one())
-                db.connection().exec_driver_sql(f"PRAGMA user_version = {version}")
-            else:
-                db.exec(update(KeyRow).where(false()).values(name=KeyRow.name))
-
-        await self._transact(work)
-
-    async def close(self) -> None:
-        """Finish what is being written, then let go of the database."""
-        await asyncio.to_thread(self._thread.shutdown)
-        self._engine.dispose()
 
     # -- intents ---------------------------------------------------------------------------------------------------
 
@@ -330,60 +287,15 @@ class Ledger:
         return await self._transact(work)
 
     async def _transact(self, work: Callable[[Transaction], T]) -> T:
-        def whole() -> T:
-            # SQLite goes on with a file that has no name any more: what it stores there is lost with the process.
-            if self._file not in {None, _identity(self._engine)}:
-                raise LedgerError(GONE)
-            with Transaction(self._engine, expire_on_commit=False) as db, db.begin():
-                return work(db)
+        def fenced(db: Transaction) -> T:
+            self._fence(db)
+            return work(db)
 
-        return await self._in_thread(whole)
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except (SQLAlchemyError, OSError) as error:
-            raise LedgerError(f"the database failed: {type(error).__name__}") from error
-        except (ValueError, TypeError, OverflowError) as error:  # from fetching a row: broken JSON, or no time
-            raise LedgerError(f"the database holds what can't be read: {error}") from error
+        return await super()._transact(fenced)
 
 
 def _newest(table: type[Row], machine: str, most: int) -> SelectOfScalar[Row]:
     return select(table).where(table.machine == machine).order_by(col(table.id).desc()).limit(most)
-
-
-def _engine(url: str) -> Engine:
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
-
-    def connected(connection: Any, _record: object) -> None:
-        # Left to itself, Python's sqlite3 opens no transaction for CREATE TABLE: a kill would leave half of the tables.
-        connection.isolation_level = None
-        # WAL: a reader such as a backup doesn't block the loop. FULL: an answered click survives a power cut.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    def begun(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
-
-    event.listen(engine, "connect", connected)
-    event.listen(engine, "begin", begun)
-    return engine
-
-
-def _keep_private(engine: Engine) -> None:
-    """Let nobody else on this computer read a SQLite file: it holds the key that opens the machine's gate.
-
-    SQLite gives its -wal and -shm files the same mode.
-    """
-    name = engine.url.database
-    if engine.url.get_backend_name() != "sqlite" or not name or name == ":memory:":
-        return  # Nothing that others could read.
-    os.close(os.open(name, os.O_RDWR | os.O_CREAT, PRIVATE))
-    for file in (Path(f"{name}{end}") for end in ("", "-wal", "-shm")):
-        if file.exists() and file.stat().st_mode & ~PRIVATE & 0o777:
-            file.chmod(PRIVATE)
 
 
 def _stop(newest_first: Sequence[IntentRow]) -> Intent | None:
@@ -391,18 +303,6 @@ def _stop(newest_first: Sequence[IntentRow]) -> Intent | None:
     waits = bool(newest_first) and newest_first[0].wanted == Wanted.ON.value and newest_first[0].ended_at is None
     row = next(iter(newest_first[waits:]), None)
     return intent_of(row) if row is not None and row.wanted == Wanted.OFF.value and row.fault is None else None
-
-
-def _identity(engine: Engine) -> tuple[int, int] | None:
-    """Tell one file from another of the same name; None for what is no file, or is gone."""
-    name = engine.url.database
-    if engine.url.get_backend_name() != "sqlite" or not name or name == ":memory:":
-        return None  # Nothing that could be replaced.
-    try:
-        found = Path(name).stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _usual_start(runs: Iterable[Run]) -> timedelta | None:

@@ -15,7 +15,9 @@ from comfyweb.cloud.host import HostClient
 from comfyweb.control import books
 from comfyweb.control.attempts import Attempts
 from comfyweb.control.clock import Clock, CorrectedClock
-from comfyweb.control.ledger import Ledger, LedgerError, Standing
+from comfyweb.control.database import LedgerError
+from comfyweb.control.lease import Deposed
+from comfyweb.control.ledger import Ledger, Standing
 from comfyweb.control.measures import Durations, Measured
 from comfyweb.control.messenger import Messenger
 from comfyweb.control.observer import Observer
@@ -47,7 +49,10 @@ log = logging.getLogger(__name__)
 
 
 class Loop:
-    """Runs one machine. `round` is one turn; `run` takes turns for ever, sooner when it is woken."""
+    """Runs one machine. `round` is one turn; `run` takes turns for ever, sooner when it is woken.
+
+    `must_lead` raises Deposed where another process may run the machine by now: then nothing more leaves this one.
+    """
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class Loop:
         clock: Clock,
         name: Callable[[Observation], NameSeen | None] = lambda _: None,
         orders: Orders | None = None,
+        must_lead: Callable[[], None] = lambda: None,
     ) -> None:
         self._compute = compute
         self._ledger = ledger
@@ -78,9 +84,16 @@ class Loop:
             policy=policy,
             place=place,
             clock=self._clock,
+            must_lead=must_lead,
         )
         self._messenger = Messenger(
-            host=host, ledger=ledger, observer=self._observer, orders=self._orders, place=place, clock=self._clock
+            host=host,
+            ledger=ledger,
+            observer=self._observer,
+            orders=self._orders,
+            place=place,
+            clock=self._clock,
+            must_lead=must_lead,
         )
         self._wake = asyncio.Event()
         self.trouble: str | None = "the first look has not ended yet"
@@ -124,12 +137,15 @@ class Loop:
         self._wake.set()
 
     async def run(self) -> None:
-        """Take turns until cancelled. A failing turn is logged, told to `/readyz`, and tried again."""
+        """Take turns until cancelled, or deposed. A failing turn is logged, told to `/readyz`, and tried again."""
         while True:
             began = self._clock.monotonic()
             try:
                 wait = await self.round()
                 self.trouble = None
+            except Deposed as error:
+                log.warning("the loop ends: %s", error)
+                return
             except LedgerError as error:
                 if self.trouble != str(error):  # once, not at each turn
                     log.warning("the ledger failed: %s", error)

@@ -24,7 +24,10 @@ class Durations:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """The loop and its calls, as of now. `calls` are by Compute Engine's method and how they ended."""
+    """The loop and its calls, as of now. `calls` are by Compute Engine's method and how they ended.
+
+    `leads` says whether the loop runs in this process; where it doesn't, nothing is called.
+    """
 
     turns: Durations
     failed_turns: int
@@ -32,3 +35,4 @@ class Measured:
     looked_at: datetime | None
     silence_seconds: float
     run_seconds: float
+    leads: bool = True

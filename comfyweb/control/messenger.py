@@ -29,6 +29,7 @@ class Messenger:
         orders: Orders,
         place: Place,
         clock: CorrectedClock,
+        must_lead: Callable[[], None],
     ) -> None:
         self._host = host
         self._ledger = ledger
@@ -36,6 +37,7 @@ class Messenger:
         self._orders = orders
         self._place = place
         self._clock = clock
+        self._must_lead = must_lead
 
     def order(self, order: Order) -> bool:
         """Tell the host by metadata; False when it isn't heard by way of Google either, or still answers by HTTPS."""
@@ -64,6 +66,7 @@ class Messenger:
                 # An acknowledgement by way of Google can be forged, so it is told again when HTTPS is back.
                 self.order(orders.revoke(jti))
                 continue  # with the next, by way of Google
+            self._must_lead()
             try:
                 await self._host.revoke(address(machine, self._place), jti)
             except (HostSilent, HostRefused) as error:
@@ -81,6 +84,7 @@ class Messenger:
         url = address(machine, self._place) if isinstance(machine, MachineSeen) else ""
         if not url:
             return  # The machine has lost its address since its host answered.
+        self._must_lead()
         try:
             await say(url)
         except (HostSilent, HostRefused) as error:

@@ -19,6 +19,12 @@ Sign = Callable[[str, str, Mapping[str, object], str], str]
 """Makes the token of one command: `sign(method, path, body, jti)`."""
 
 
+def by_google_alone(seen: Observation, now: datetime) -> bool:
+    """Whether the host is heard by way of Google and not by HTTPS."""
+    host = current_host(seen, now)
+    return host is not None and not host.by_https
+
+
 class Orders:
     """What waits. Without `sign` nothing is ever told by metadata."""
 
@@ -29,8 +35,7 @@ class Orders:
 
     def put(self, order: Order, seen: Observation, now: datetime) -> bool:
         """Let an order wait; False when the host isn't heard by way of Google alone, or no more can wait."""
-        host = current_host(seen, now)
-        if self._sign is None or host is None or host.by_https:
+        if self._sign is None or not by_google_alone(seen, now):
             return False
         self._waiting = orders.live(self._waiting, now)
         if orders.is_told(self._waiting, order, now):

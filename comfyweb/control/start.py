@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+import secrets
+from collections.abc import AsyncGenerator, Callable
 
 from pydantic import SecretStr
 
@@ -17,11 +18,15 @@ from comfyweb.cloud.names import Names
 from comfyweb.control import terms
 from comfyweb.control.clock import Clock
 from comfyweb.control.controller import Controller
+from comfyweb.control.follower import Follower
+from comfyweb.control.lease import Lease
 from comfyweb.control.ledger import Ledger
 from comfyweb.control.loop import Loop
 from comfyweb.control.names import NameWatch
 from comfyweb.control.orders import Orders
 from comfyweb.control.publisher import Publisher
+from comfyweb.control.relay import Relay
+from comfyweb.control.replica import Replica
 from comfyweb.control.services import Bound
 from comfyweb.control.visitors import Visitors
 from comfyweb.machine.snapshot import nothing_seen_yet
@@ -37,7 +42,8 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncGenera
     place = terms.place(settings)
     audience = f"{place.project}/{place.zone}/{place.instance}"
     async with contextlib.AsyncExitStack() as ends:
-        ledger = Ledger(settings.database_url.get_secret_value(), machine=audience)
+        url = settings.database_url.get_secret_value()
+        ledger = Ledger(url, machine=audience)
         ends.push_async_callback(ledger.close)
         await ledger.open()
         keys = settings.gate_private_key or (SecretStr(await ledger.key("gate", generate_private_key)),)
@@ -45,7 +51,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncGenera
             keys=keys,
             issuer=settings.public_url,
             audience=lambda: f"host:{audience}",
-            now=lambda: loop.now(),  # noqa: PLW0108 - made further down. The host's clock is Google's.
+            now=lambda: present().now(),  # made further down. The host's clock is Google's.
         )
         sessions = Sessions(
             secrets=settings.jwt_secret,
@@ -71,23 +77,59 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncGenera
         if watch is not None:
             ends.push_async_callback(watch.close)
         publisher = Publisher(nothing_seen_yet(place))
-        loop = Loop(
-            compute=compute,
-            host=host,
-            ledger=ledger,
-            publisher=publisher,
-            policy=terms.policy(settings, tokens.jwks),
-            place=place,
-            clock=clock,
-            name=watch.observe if watch else lambda _: None,
-            orders=Orders(tokens.command),
-        )
-        loop.on_round.append(sessions.refresh)
+        policy = terms.policy(settings, tokens.jwks)
+
+        def make_loop(ledger: Ledger, must_lead: Callable[[], None] = lambda: None) -> Loop:
+            return Loop(
+                compute=compute,
+                host=host,
+                ledger=ledger,
+                publisher=publisher,
+                policy=policy,
+                place=place,
+                clock=clock,
+                name=watch.observe if watch else lambda _: None,
+                orders=Orders(tokens.command),
+                must_lead=must_lead,
+            )
+
+        @contextlib.asynccontextmanager
+        async def leading(lease: Lease) -> AsyncGenerator[Loop]:
+            """Make the loop of a process that holds the lease: what it stores counts only while it does."""
+            fenced = Ledger(url, machine=audience, fence=lease.fence())
+            try:
+                yield make_loop(fenced, lease.must_be_held)
+            finally:
+                await fenced.close()
+
+        if url.startswith("sqlite"):
+            loop = make_loop(ledger)
+            present, run = (lambda: loop), loop.run
+        else:
+            lease = Lease(url, machine=audience, holder=secrets.token_hex(8))
+            ends.push_async_callback(lease.close)
+            relay = Relay(settings.redis_url.get_secret_value(), machine=audience) if settings.redis_url else None
+            if relay is not None:
+                ends.push_async_callback(relay.close)
+            replica = Replica(
+                lease=lease,
+                relay=relay,
+                follower=Follower(publisher=publisher, policy=policy, clock=clock),
+                publisher=publisher,
+                make_loop=leading,
+            )
+            present, run = (lambda: replica.current), replica.run
+        present().on_round.append(sessions.refresh)
         controller = Controller(
-            ledger=ledger, loop=loop, publisher=publisher, host=host, tokens=tokens, visitors=Visitors.of(settings)
+            ledger=ledger,
+            present=present,
+            publisher=publisher,
+            host=host,
+            tokens=tokens,
+            visitors=Visitors.of(settings),
         )
-        turning = asyncio.create_task(loop.run(), name="loop")
-        ends.push_async_callback(_ended, turning)
+        running = asyncio.create_task(run(), name="loop")
+        ends.push_async_callback(_ended, running)
         yield Bound(settings=settings, sessions=sessions, controller=controller)
 
 

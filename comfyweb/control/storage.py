@@ -7,8 +7,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import SQLAlchemyError
+
+from comfyweb.control.postgresql import PostgreSQL
 
 WAIT_SECONDS = 3
 
@@ -52,7 +54,7 @@ def _file(file: Path) -> str:
 
 def _server(url: str) -> str:
     try:
-        engine = create_engine(url)
+        engine = PostgreSQL(url).engine
         try:
             with engine.connect() as connection:
                 only_read = str(connection.execute(text("SHOW transaction_read_only")).scalar())

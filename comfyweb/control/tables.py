@@ -97,3 +97,17 @@ class KeyRow(SQLModel, table=True):
 
     name: str = Field(primary_key=True)
     value: str
+
+
+class LeaseRow(SQLModel, table=True):
+    """Who runs the machine's loop, where several processes could. `beats` grows as long as the holder lives.
+
+    `epoch` is that of the holder: whoever takes the lease over raises it. `holder` is empty once it was given back.
+    """
+
+    __tablename__: ClassVar[Any] = "lease"
+
+    machine: str = Field(primary_key=True)
+    holder: str
+    epoch: int
+    beats: int

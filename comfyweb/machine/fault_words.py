@@ -215,6 +215,15 @@ WORDS: tuple[Fault, ...] = (
         passes=True,
     ),
     Fault(
+        code="no-news",
+        title="No news of the machine",
+        what="Another process of comfyweb runs this machine, and it has not been heard for some seconds. What is shown "
+        "here may be old.",
+        todo="Nothing at first: when that process has ended, another takes its place within ten seconds. If it lasts, "
+        "check Redis (REDIS_URL) and the log of comfyweb. What you ask for is stored all the same.",
+        passes=True,
+    ),
+    Fault(
         code="stopped-at-once",
         title="The machine went off again at once",
         what="Google started the machine, but it was off again before comfyweb saw it run.",

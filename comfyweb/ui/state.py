@@ -61,6 +61,8 @@ class Tab(rx.State):
         self.server_time = time.time()
         self.words = self.login_words = ""  # what was said elsewhere, or to who was here before
         at_login = self._at_login()
+        if self.token and self._session() is None:
+            await services.sessions.meet(self.token)
         if self._session() is None:
             return None if at_login else rx.redirect(LOGIN, replace=True)
         if at_login:

@@ -53,6 +53,7 @@ class Store:
     rows: dict[str, Session] = field(default_factory=dict[str, Session])
     ended: dict[str, datetime] = field(default_factory=dict[str, datetime])
     down: bool = False
+    reads: int = 0
 
     async def add(self, session: Session) -> None:
         self._answer()
@@ -68,6 +69,7 @@ class Store:
 
     async def live(self, now: datetime) -> Iterable[Session]:
         self._answer()
+        self.reads += 1
         return [row for jti, row in self.rows.items() if jti not in self.ended and row.expires_at > now]
 
     def _answer(self) -> None:

@@ -466,3 +466,39 @@ async def test_what_is_remembered_of_ended_sessions_is_dropped_when_they_would_h
     clock.forward(hours=24)
     await sessions.refresh()
     assert sessions._ended == {}
+
+
+# -- several workers -------------------------------------------------------------------------------------------------
+
+
+async def test_a_login_at_another_worker_counts_here_as_soon_as_it_is_met(bench: Bench) -> None:
+    here, elsewhere = bench.sessions(), bench.sessions()
+    token, session = await elsewhere.login(PASSWORD, HERE)
+    assert here.verify(token, bench.clock()) is None
+    await here.meet(token)
+    assert here.verify(token, bench.clock()) == session
+
+
+async def test_a_token_that_does_not_count_is_looked_up_once_and_made_up_ones_never(bench: Bench) -> None:
+    here = bench.sessions()
+    token, session = await bench.sessions().login(PASSWORD, HERE)
+    await bench.store.end(session.jti, bench.clock())
+    forged = jwt.encode(claims_of(token) | {"jti": "another"}, OTHER_SECRET, "HS256")
+    bench.store.reads = 0
+    for _ in range(3):
+        for stranger in (token, forged, "garbage", "a.b.c", "x" * 5000):
+            await here.meet(stranger)
+    assert bench.store.reads == 1
+    assert here.verify(token, bench.clock()) is None
+
+
+async def test_who_was_logged_out_here_is_not_met_again_while_the_store_is_down(bench: Bench) -> None:
+    here = bench.sessions()
+    token, session = await here.login(PASSWORD, HERE)
+    bench.store.down = True
+    with pytest.raises(SessionsUnavailable):
+        await here.end(session)
+    await here.meet(token)
+    bench.store.down = False
+    await here.meet(token)
+    assert here.verify(token, bench.clock()) is None

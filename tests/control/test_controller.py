@@ -31,7 +31,7 @@ def controller(driver: Driver) -> Controller:
     tokens = HostTokens(keys=[key], issuer="http://localhost:3000", audience=lambda: "host:p/z/m", now=driver.now)
     return Controller(
         ledger=driver.ledger,
-        loop=driver.loop,
+        present=lambda: driver.loop,
         publisher=driver.publisher,
         host=cast(HostClient, driver.host),
         tokens=tokens,
@@ -126,7 +126,7 @@ async def test_a_ledger_that_cannot_be_written_refuses_with_words_and_nothing_ha
     driver.fresh()
     broken = Controller(
         ledger=driver.ledger,
-        loop=driver.loop,
+        present=lambda: driver.loop,
         publisher=driver.publisher,
         host=cast(HostClient, driver.host),
         tokens=controller._tokens,

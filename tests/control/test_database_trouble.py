@@ -20,7 +20,8 @@ from comfyweb.access.host_tokens import HostTokens
 from comfyweb.access.sessions import Session
 from comfyweb.cloud.host import HostClient
 from comfyweb.control.controller import LEDGER_WORDS, PROBED_EVERY_SECONDS, Controller, Unavailable
-from comfyweb.control.ledger import Ledger, LedgerError
+from comfyweb.control.database import LedgerError
+from comfyweb.control.ledger import Ledger
 from comfyweb.control.visitors import Visitors
 from comfyweb.machine.model import Phase, StopMode, Wanted
 from tests.control.driving import Driver, driven
@@ -57,7 +58,7 @@ async def driver(tmp_path: Path) -> AsyncIterator[Driver]:
 def buttons(driver: Driver) -> Controller:
     return Controller(
         ledger=driver.ledger,
-        loop=driver.loop,
+        present=lambda: driver.loop,
         publisher=driver.publisher,
         host=cast(HostClient, driver.host),
         tokens=cast(HostTokens, None),

@@ -12,8 +12,9 @@ from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
 from comfyweb.access.sessions import Session
-from comfyweb.control import ledger as ledger_module
-from comfyweb.control.ledger import Ledger, LedgerError
+from comfyweb.control import database as database_module
+from comfyweb.control.database import LedgerError
+from comfyweb.control.ledger import Ledger
 from comfyweb.machine.faults import named
 from comfyweb.machine.model import Guard, StopMode, StopReason, Verb, Wanted
 
@@ -179,7 +180,7 @@ async def test_a_locked_database_is_an_error_that_leaves_no_trace(
     ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ledger.close()
-    monkeypatch.setattr(ledger_module, "BUSY_SECONDS", 0)
+    monkeypatch.setattr(database_module, "BUSY_SECONDS", 0)
     ledger = await reopened(path)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")

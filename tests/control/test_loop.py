@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from comfyweb.access.sessions import Session
-from comfyweb.control.ledger import LedgerError
+from comfyweb.control.database import LedgerError
 from comfyweb.machine.model import Phase, StopMode, StopReason, Verb, Wanted
 from tests.control.driving import Driver, driven
 

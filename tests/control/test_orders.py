@@ -92,7 +92,7 @@ async def machine(driver: Driver) -> Machine:
 def controller(driver: Driver, machine: Machine) -> Controller:
     return Controller(
         ledger=driver.ledger,
-        loop=driver.loop,
+        present=lambda: driver.loop,
         publisher=driver.publisher,
         host=cast(HostClient, driver.host),
         tokens=machine.tokens,

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comfyweb.access.sessions import Session
-from comfyweb.control.ledger import Ledger, LedgerError
+from comfyweb.control.database import LedgerError
+from comfyweb.control.ledger import Ledger
 from comfyweb.control.rows import fault_json, fault_of
 from comfyweb.machine.faults import named
 from comfyweb.machine.model import StopMode, Verb, Wanted

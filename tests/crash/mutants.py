@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlmodel import create_engine
 
-from comfyweb.control import ledger as ledger_module
+from comfyweb.control import database as database_module
 from comfyweb.control.ledger import Ledger
 from comfyweb.control.loop import Loop
 from comfyweb.control.messenger import Messenger
@@ -101,7 +101,7 @@ def _tables_made_one_by_one() -> None:
     def engine(url: str) -> Engine:
         return create_engine(url, connect_args={"check_same_thread": False})
 
-    ledger_module._engine = engine
+    database_module._sqlite = engine
 
 
 def _later(work: Any) -> None:

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import comfyweb.cloud.compute
 import comfyweb.cloud.google_calls
 import comfyweb.control.migrate
-from comfyweb.control import attempts, books, clock, ledger, loop, messenger, observer
+from comfyweb.control import attempts, books, clock, database, ledger, loop, messenger, observer
 
 # Of these every line must be killed at.
 THE_LOOP_AND_THE_LEDGER = tuple(
-    str(module.__file__) for module in (loop, clock, observer, attempts, messenger, books, ledger)
+    str(module.__file__) for module in (loop, clock, observer, attempts, messenger, books, ledger, database)
 )
 # Kills in these show what becomes of a call that was sent and whose answer was not read, and of half a database.
 _BESIDE = (comfyweb.cloud.compute, comfyweb.cloud.google_calls, comfyweb.control.migrate)

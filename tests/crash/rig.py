@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import httpx
 
-from comfyweb.control import ledger
+from comfyweb.control import database
 from comfyweb.machine.model import Policy
 from tests.cloudbox import CloudBox
 from tests.control.driving import Driver, ScriptedHost
@@ -119,7 +119,7 @@ class Rig(Driver):
         self.kept_host = KeptHost(folder / "host")
         self._by_itself = by_itself
         if by_itself:
-            ledger.BUSY_SECONDS = 0  # pyright: ignore[reportConstantRedefinition] - a held database is held at once
+            database.BUSY_SECONDS = 0  # pyright: ignore[reportConstantRedefinition] - a held database is held at once
         self._running: asyncio.Task[None] | None = None
         self._turned = asyncio.Event()
         self.fails: Exception | None = None

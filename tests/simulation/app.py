@@ -64,7 +64,7 @@ class App:
         # No tab asks for a ticket here, so that no keys are needed.
         self.controller = Controller(
             ledger=self.books,
-            loop=loop,
+            present=lambda: loop,
             publisher=publisher,
             host=host,
             tokens=cast(HostTokens, None),

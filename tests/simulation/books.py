@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from sqlmodel import Session as Transaction
 
-from comfyweb.control.ledger import Ledger, LedgerError, Standing
+from comfyweb.control.database import LedgerError
+from comfyweb.control.ledger import Ledger, Standing
 from comfyweb.machine.model import Attempt, Fault, Intent, StopMode, StopReason, Verb, Wanted
 from tests.simulation.facts import Facts
 

@@ -1,0 +1,90 @@
+"""What a PostgreSQL server takes that a file doesn't: several processes at once, and a network that falls silent."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, create_engine, event, make_url
+
+T = TypeVar("T")
+
+DRIVER = "postgresql+psycopg"
+# A server that gives no answer for this long has failed, as far as the person who waits is concerned.
+PATIENCE_SECONDS = 5.0
+# The server lets go first: of what waits, and of what a process holds that stands still or has lost its network.
+STATEMENT_MILLISECONDS = 4000
+STANDING_STILL_MILLISECONDS = 2000
+CONNECT_SECONDS = 3
+# Any number will do, as long as every comfyweb takes the same.
+LOCK = 0x636F6D66
+_CONNECTING: Final[dict[str, Any]] = {
+    "application_name": "comfyweb",
+    "connect_timeout": CONNECT_SECONDS,
+    "tcp_user_timeout": STATEMENT_MILLISECONDS,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "options": f"-c statement_timeout={STATEMENT_MILLISECONDS} "
+    f"-c idle_in_transaction_session_timeout={STANDING_STILL_MILLISECONDS}",
+}
+
+
+class PostgreSQL:
+    """One connection to a server. Its transactions wait for those of every other comfyweb, as in a file."""
+
+    def __init__(self, url: str) -> None:
+        address = make_url(url)
+        if address.drivername == "postgresql":
+            address = address.set(drivername=DRIVER)
+        self.engine = create_engine(address, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args=_CONNECTING)
+        self._in_use: Any = None
+        self._given_up = False
+        event.listen(self.engine, "checkout", self._taken)
+        event.listen(self.engine, "begin", self._begun)
+        event.listen(self.engine, "commit", self._committing)
+
+    def anew(self, work: Callable[[], T]) -> Callable[[], T]:
+        """Return this work, so that it doesn't end as what was given up before it."""
+
+        def begun() -> T:
+            self._given_up = False
+            return work()
+
+        return begun
+
+    async def patiently(self, done: Future[T]) -> T:
+        """Return what the thread returns, unless the server keeps it waiting too long: raises TimeoutError then.
+
+        What has not begun by then never does; under what has begun the connection is cut, so that the thread is free.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await asyncio.wrap_future(done)
+        except (TimeoutError, asyncio.CancelledError):
+            if not done.done():
+                self._given_up = True  # It may connect anew and go on: it stores nothing more.
+                self._hang_up()
+            raise
+
+    def _begun(self, connection: Connection) -> None:
+        self._committing(connection)
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+
+    def _committing(self, _connection: Connection) -> None:
+        if self._given_up:
+            raise TimeoutError("nobody waits for this any more")
+
+    def _taken(self, connection: Any, _record: object, _proxy: object) -> None:
+        self._in_use = connection
+
+    def _hang_up(self) -> None:
+        """Wake the thread that waits for the server: what it waits on is closed under it."""
+        if self._in_use is None:
+            return  # It is still connecting, which ends by itself.
+        closed = self.engine.dialect.loaded_dbapi.Error
+        with contextlib.suppress(OSError, closed), socket.socket(fileno=os.dup(self._in_use.fileno())) as connection:
+            connection.shutdown(socket.SHUT_RDWR)

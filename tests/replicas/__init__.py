@@ -1,0 +1,1 @@
+"""Several processes that serve one machine: PostgreSQL, Redis, and who runs the loop."""

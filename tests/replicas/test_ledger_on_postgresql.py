@@ -1,0 +1,133 @@
+"""The ledger's promises on PostgreSQL: those that it keeps in a file, and those of several processes and a network."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy.exc import InternalError
+from sqlmodel import SQLModel
+
+from comfyweb.control.database import LedgerError
+from comfyweb.control.ledger import Ledger
+from comfyweb.control.postgresql import PostgreSQL
+from comfyweb.machine.model import StopMode, Wanted
+from tests.control.test_ledger import (
+    test_a_key_is_made_once,
+    test_a_persons_stop_takes_the_place_of_a_guards_and_not_the_other_way_round,
+    test_a_refused_intent_keeps_its_reason,
+    test_a_request_id_is_never_used_twice,
+    test_a_stop_counts_until_it_is_refused_or_called_off,
+    test_another_wish_ends_the_one_before,
+    test_forty_five_clicks_are_one_intent,
+    test_sessions_live_until_they_end_or_expire,
+    test_the_usual_start_is_the_median_of_the_last_ones,
+)
+from tests.replicas.servers import PostgreSQLServer
+
+# The promises that it keeps in a file, collected here once more with this ledger.
+__all__ = [
+    "test_a_key_is_made_once",
+    "test_a_persons_stop_takes_the_place_of_a_guards_and_not_the_other_way_round",
+    "test_a_refused_intent_keeps_its_reason",
+    "test_a_request_id_is_never_used_twice",
+    "test_a_stop_counts_until_it_is_refused_or_called_off",
+    "test_another_wish_ends_the_one_before",
+    "test_forty_five_clicks_are_one_intent",
+    "test_sessions_live_until_they_end_or_expire",
+    "test_the_usual_start_is_the_median_of_the_last_ones",
+]
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("replicas")]
+NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def url(postgresql: PostgreSQLServer) -> str:
+    return postgresql.url()
+
+
+@pytest.fixture
+async def ledger(url: str) -> AsyncIterator[Ledger]:
+    opened = Ledger(url, machine="p/z/m")
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def four(url: str) -> AsyncIterator[list[Ledger]]:
+    """Open it as four processes that start at once do."""
+    ledgers = [Ledger(url, machine="p/z/m") for _ in range(4)]
+    await asyncio.gather(*(each.open() for each in ledgers))
+    yield ledgers
+    for each in ledgers:
+        await each.close()
+
+
+async def test_the_migrations_make_exactly_the_tables_of_the_code(ledger: Ledger, url: str) -> None:
+    await ledger.standing()
+    engine = PostgreSQL(url).engine
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+    engine.dispose()
+
+
+async def test_forty_five_clicks_at_four_processes_are_one_intent(four: list[Ledger]) -> None:
+    clicks = [four[n % 4].ask(Wanted.ON, StopMode.DRAIN, f"s{n}", NOW) for n in range(45)]
+    assert len({intent.id for intent in await asyncio.gather(*clicks)}) == 1
+
+
+async def test_four_processes_make_one_key(four: list[Ledger]) -> None:
+    keys = [each.key("gate", lambda n=n: f"made by {n}") for n, each in enumerate(four)]
+    assert len(set(await asyncio.gather(*keys))) == 1
+
+
+@pytest.fixture
+def server() -> PostgreSQLServer:
+    """A server that this test may hurt."""
+    return PostgreSQLServer()
+
+
+async def test_a_server_that_stands_still_is_a_clear_error_and_what_waited_is_not_stored(
+    postgresql: PostgreSQLServer, server: PostgreSQLServer
+) -> None:
+    with server:
+        ledger = Ledger(server.url(), machine="p/z/m")
+        await ledger.open()
+        server.stand_still()
+        asked = (ledger.ask(Wanted.ON, StopMode.DRAIN, f"s{n}", NOW) for n in range(3))
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [LedgerError] * 3
+        server.go_on()
+        assert (await ledger.standing()).open_intent is None
+        await ledger.close()
+
+
+async def test_a_server_that_is_killed_is_a_clear_error_until_it_is_back(
+    postgresql: PostgreSQLServer, server: PostgreSQLServer
+) -> None:
+    with server:
+        ledger = Ledger(server.url(), machine="p/z/m")
+        await ledger.open()
+        before = await ledger.ask(Wanted.ON, StopMode.DRAIN, "s", NOW)
+        server.kill()
+        with pytest.raises(LedgerError, match="OperationalError"):
+            await ledger.standing()
+        server.start()
+        assert (await ledger.standing()).open_intent == before
+        await ledger.close()
+
+
+async def test_who_stands_still_in_a_transaction_keeps_nobody_waiting_for_long(four: list[Ledger], url: str) -> None:
+    """The server lets go of the connection, and so of the lock that every transaction takes."""
+    engine = PostgreSQL(url).engine
+    held = engine.connect()
+    held.begin()
+    assert await four[0].ask(Wanted.ON, StopMode.DRAIN, "s", NOW)
+    with pytest.raises(InternalError, match="idle-in-transaction"):
+        held.exec_driver_sql("SELECT 1")
+    held.close()
+    engine.dispose()
