@@ -17,6 +17,7 @@ from bench.rows import DOCUMENT, Row, document
 from bench.soak import soak
 from bench.start_up import start_up
 from bench.status_rate import status_rate
+from bench.takeover import takeover
 
 PARTS: dict[str, tuple[str, Callable[[], Awaitable[list[Row]]]]] = {
     "weight": ("The login page", weight),
@@ -30,6 +31,7 @@ PARTS: dict[str, tuple[str, Callable[[], Awaitable[list[Row]]]]] = {
     "status-rate": ("`GET /api/instance/status`, authenticated", status_rate),
     "gate": ("The gate", gate),
     "host": ("A real machine", host),
+    "takeover": ("Several processes", takeover),
 }
 
 

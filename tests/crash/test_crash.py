@@ -20,8 +20,7 @@ DOCUMENT = Path(__file__).parent.parent.parent / "docs/testing.md"
 AT_ONCE = 2
 # Lines that no story reaches, and why none can or need.
 NOT_KILLED_AT = {
-    "except Deposed as error:": "several processes, which run on PostgreSQL: tests/replicas kills them",
-    'log.warning("the loop ends: %s", error)': "as above",
+    'log.warning("the loop ends: %s", error)': "several processes, which run on PostgreSQL: tests/replicas kills them",
     "return": "as above",
     "return await self._server.patiently(self._thread.submit(self._server.anew(work)))": "as above",
     "case Enforce() | None:": "a guard's act has become an intent before anything is done; here for the type checker",
