@@ -23,6 +23,8 @@ SHELLS := .ci/run $(shell find vm_setup bench -name '*.sh' 2>/dev/null)
 PYTEST = $(BIN)/python -m pytest
 # Two at a time, since they wait more than they work; a file's tests stay together, since they share machines.
 MACHINES = $(PYTEST) -rs -n 2 --dist loadfile --no-loadscope-reorder tests/machines
+# Each of the two begins with half of the files, so that what a file needs is mostly loaded once.
+INNER = -n 2 --dist worksteal --ignore tests/machines --ignore tests/container
 
 .PHONY: help run dev build test test-fast test-machines test-image check host-bundle bench documents constraints clean
 
@@ -50,7 +52,7 @@ test-image: $(VENV)/dev ## Only the image that `docker build -t comfyweb .` has 
 	@$(PYTEST) -rs tests/container
 
 test-fast: $(VENV)/dev ## The tests without browsers and whole processes, in less than a minute
-	@$(PYTEST) -n 2 -m "not slow and not browser" --hypothesis-profile inner-loop
+	@$(PYTEST) $(INNER) -m "not slow and not browser" --hypothesis-profile inner-loop
 
 check: $(VENV)/dev ## Lint, format, types, shell
 	@$(BIN)/ruff check .

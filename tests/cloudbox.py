@@ -67,9 +67,9 @@ class CloudBox:
         middleware: Callable[[ASGIApp], ASGIApp] | None = None,
         sockets: Sequence[socket.socket] = (),
     ) -> None:
-        self.clock = ManualClock(STARTED) if manual else SystemClock()
+        self._manual = manual
         self._times = times or (Times() if manual else Times.fast())
-        self._world = World(now=self.clock.now(), times=self._times)
+        self._new_world()
         self.box = Box(self._world, clock=self.clock, guest=guest, identity=identity)
         own = bound(0)
         self.port: int = own.getsockname()[1]
@@ -117,9 +117,13 @@ class CloudBox:
 
     def anew(self) -> None:
         """Begin again with a new world, at the time that a manual clock begins with; the server goes on."""
-        self._world = World(now=STARTED, times=self._times)
-        self.clock = ManualClock(STARTED)
+        self.examiner.seen.clear()
+        self._new_world()
         self._server.do(self._begin)
+
+    def _new_world(self) -> None:
+        self.clock = ManualClock(STARTED) if self._manual else SystemClock()
+        self._world = World(now=self.clock.now(), times=self._times)
 
     def _begin(self) -> None:
         self.box.clock, self.box._cloud = self.clock, Cloud(self._world)

@@ -4,10 +4,13 @@ import gc
 import os
 import shutil
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, sync_playwright
+
+from tests.memory import memory
 
 EVERYTHING = bool(os.environ.get("COMFYWEB_REQUIRE_ALL"))
 # A busy computer is no failure, so nothing is timed. For `make test-fast`, properties that don't say how often they are
@@ -15,11 +18,23 @@ EVERYTHING = bool(os.environ.get("COMFYWEB_REQUIRE_ALL"))
 settings.register_profile("whole", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("inner-loop", settings.get_profile("whole"), max_examples=20)
 settings.load_profile("whole")
+MACHINES = Path(__file__).parent / "machines"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class OutOfReach(pytest.skip.Exception):
     """Raised to skip a test whose need lies on somebody else's server, which no installation here can mend."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what tests write in memory; but for booted machines, whose disks are too large for it."""
+    ignored = {Path(each).resolve() for each in config.getoption("ignore") or ()}
+    asked = [Path(each.partition("::")[0]).resolve() for each in config.args]
+    boots = MACHINES not in ignored and any(
+        each.is_relative_to(MACHINES) or MACHINES.is_relative_to(each) for each in asked
+    )
+    if not boots and (folder := memory()):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", folder)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -164,6 +164,7 @@ async def test_the_dashboard_asks_for_nothing_that_is_not_there(watched: World, 
     assert used <= labels
 
 
+@pytest.mark.slow  # a whole process
 def test_the_app_starts_without_the_library() -> None:
     code = "import sys, comfyweb.api.app; print([name for name in sys.modules if name.startswith('prometheus')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

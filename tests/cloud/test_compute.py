@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from comfyweb.cloud.compute import PERMISSIONS, CloudError, ComputeEngine
 from comfyweb.machine.model import MachineMissing, MachineSeen
 from tests.cloud.wire import Request, answer, wire
-from tests.cloudbox import CloudBox
+from tests.cloudbox import CloudBox, still_cloud
 
 ZONE = "us-central1-a"
 ASKED = datetime(2026, 11, 23, 12, 0, 1, tzinfo=UTC)
@@ -32,7 +32,7 @@ def new_id() -> str:
 
 @pytest.fixture
 def box() -> Iterator[CloudBox]:
-    with CloudBox(manual=True) as box:
+    with still_cloud() as box:
         yield box
 
 

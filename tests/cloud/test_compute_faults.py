@@ -22,7 +22,7 @@ from comfyweb.cloud.google_errors import cloud_error
 from comfyweb.machine.faults import named
 from comfyweb.machine.model import MachineSeen
 from tests.cloud.wire import RESET, SILENCE, answer, wire
-from tests.cloudbox import CloudBox
+from tests.cloudbox import still_cloud
 
 ZONE = "us-central1-a"
 NAME = "projects/demo-project/zones/us-central1-a/instances/comfyui-gpu"
@@ -67,7 +67,7 @@ async def failure_of_look(
     ],
 )
 async def test_a_start_that_fails_later_says_why(kind: str, code: str, words: str) -> None:
-    with CloudBox(manual=True) as box:
+    with still_cloud() as box:
         compute = engine(box.url)
         box.fault(kind)
         name = await compute.start(ZONE, new_id())
@@ -95,7 +95,7 @@ async def test_a_start_that_fails_later_says_why(kind: str, code: str, words: st
 async def test_a_call_that_is_refused_says_why_and_whether_it_may_have_worked(
     kind: str, code: str, *, lost: bool
 ) -> None:
-    with CloudBox(manual=True) as box:
+    with still_cloud() as box:
         compute = engine(box.url)
         box.fault(kind, verb="start")
         with pytest.raises(CloudError) as caught:
@@ -106,7 +106,7 @@ async def test_a_call_that_is_refused_says_why_and_whether_it_may_have_worked(
 
 
 async def test_an_answer_that_was_lost_is_fetched_by_the_same_request_id() -> None:
-    with CloudBox(manual=True) as box:
+    with still_cloud() as box:
         compute = engine(box.url)
         box.fault("lost-answer", verb="start")
         request_id = new_id()
@@ -118,7 +118,7 @@ async def test_an_answer_that_was_lost_is_fetched_by_the_same_request_id() -> No
 
 
 async def test_a_missing_permission_is_named() -> None:
-    with CloudBox(manual=True) as box:
+    with still_cloud() as box:
         box.fault("permission", verb="get")
         fault = (await failure_of_look(box.url)).fault
     assert "compute.instances.get" in fault.what
@@ -126,7 +126,7 @@ async def test_a_missing_permission_is_named() -> None:
 
 
 async def test_an_operation_that_google_has_forgotten_is_done_and_lets_the_loop_go_on() -> None:
-    with CloudBox(manual=True) as box:
+    with still_cloud() as box:
         compute = engine(box.url)
         fault = named("operation-forgotten")
         assert await compute.operation(ZONE, "operation-1") == OperationSeen(done=True, fault=fault)
@@ -300,7 +300,7 @@ async def test_refused_credentials_are_read_anew_at_the_next_call(monkeypatch: p
         return reads[-1]
 
     monkeypatch.setattr(google_calls, "_credentials", read)
-    with CloudBox(manual=True) as box:
+    with still_cloud() as box:
         compute = engine(box.url)
         box.fault("unauthorized", verb="get")
         with pytest.raises(CloudError) as caught:

@@ -30,21 +30,14 @@ async def verbs(driver: Driver) -> list[Verb]:
     return [attempt.verb for attempt in (await driver.ledger.standing()).attempts]
 
 
-async def lives_on(driver: Driver, seconds: float) -> None:
-    """Let time pass while the host answers."""
-    for _ in range(round(seconds / 15)):
-        driver.answers()
-        await driver.live(15)
-
-
 @pytest.mark.parametrize("jump", JUMPS, ids=str)
 async def test_a_running_machine_is_left_alone_when_our_clock_jumps(driver: Driver, jump: timedelta) -> None:
     await up(driver)
     before = await verbs(driver)
     driver.wrong = jump
-    await lives_on(driver, 120)
+    await driver.through(120, step=10)
     driver.wrong = timedelta()
-    await lives_on(driver, 60)
+    await driver.through(60, step=10)
     assert driver.phase is Phase.READY
     assert driver.body["ending"] is None
     assert await verbs(driver) == before
@@ -88,7 +81,7 @@ async def test_a_process_that_begins_with_a_wrong_clock_goes_by_googles(driver: 
     await up(driver)
     before = await verbs(driver)
     await restarted(driver, jump)
-    await lives_on(driver, 60)
+    await driver.through(60, step=10)
     assert driver.phase is Phase.READY
     assert driver.body["ending"] is None
     assert await verbs(driver) == before
@@ -136,7 +129,7 @@ async def test_a_host_that_is_heard_by_way_of_google_alone_is_heard_with_a_wrong
     driver.wrong = -DAY
     for _ in range(40):
         driver.say_by_guest_attributes("heartbeat", boot_id="boot-1")
-        await driver.live(60)
+        await driver.through(60, step=15)
     assert driver.box.machine.status == "RUNNING"
     assert driver.body["ending"] is None
 
@@ -150,7 +143,7 @@ async def test_a_process_that_stood_still_looks_before_it_judges(driver: Driver,
     await driver.turn()
     assert driver.phase is Phase.READY
     assert driver.body["status"] == driver.box.machine.status
-    await lives_on(driver, 60)
+    await driver.through(60, step=10)
     assert driver.phase is Phase.READY
     assert await verbs(driver) == before
 

@@ -11,6 +11,8 @@ from comfyweb.machine.model import Phase, StopMode, Wanted
 from tests.control.driving import POLICY, Driver, driven
 
 MINUTE = 60.0
+# Of the time between two turns, a minute of silence at most is counted: turns this far apart miss none of it.
+SILENT = 50.0
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def reason(driver: Driver) -> object:
 async def test_the_longest_session_is_announced_drained_and_ended(brief: Driver) -> None:
     await on(brief)
     await brief.through(30 * MINUTE, step=5 * MINUTE)
-    await brief.through(4 * MINUTE)
+    await brief.through(4 * MINUTE, step=MINUTE)
     assert brief.body["ending"] is None
     await brief.through(MINUTE)
     assert brief.phase is Phase.DRAINING
@@ -56,9 +58,9 @@ async def test_the_longest_session_is_announced_drained_and_ended(brief: Driver)
     assert isinstance(ending, dict)
     assert ending["reason"] == "session-cap"
     assert brief.host.heard[-1].endswith("and stay")
-    await brief.through(8 * MINUTE)
+    await brief.through(8 * MINUTE, step=MINUTE)
     assert brief.box.machine.status == "RUNNING"
-    await brief.through(3 * MINUTE)
+    await brief.through(3 * MINUTE, step=MINUTE)
     brief.host.says = None
     await brief.until(Phase.OFF)
     assert reason(brief) == "session-cap"
@@ -67,13 +69,13 @@ async def test_the_longest_session_is_announced_drained_and_ended(brief: Driver)
 async def test_a_start_during_the_last_minutes_changes_nothing(brief: Driver) -> None:
     await on(brief)
     await brief.through(30 * MINUTE, step=5 * MINUTE)
-    await brief.through(6 * MINUTE)
+    await brief.through(6 * MINUTE, step=MINUTE)
     assert brief.phase is Phase.DRAINING
     await brief.ask(Wanted.ON)
     await brief.turn()
     assert brief.phase is Phase.DRAINING
     assert "cancel drain" not in brief.host.heard
-    await brief.through(10 * MINUTE)
+    await brief.through(10 * MINUTE, step=MINUTE)
     brief.host.says = None
     await brief.until(Phase.OFF)
     assert reason(brief) == "session-cap"
@@ -82,12 +84,12 @@ async def test_a_start_during_the_last_minutes_changes_nothing(brief: Driver) ->
 async def test_a_host_that_falls_silent_is_stopped_after_a_quarter_of_an_hour_and_said_so(driver: Driver) -> None:
     await on_for_half_an_hour(driver)
     driver.host.says = None
-    await driver.through(10 * MINUTE)
+    await driver.through(10 * MINUTE, step=SILENT)
     assert driver.phase is Phase.READY
     ending = driver.body["ending"]
     assert isinstance(ending, dict)
     assert ending["reason"] == "silent-host"
-    await driver.through(8 * MINUTE)
+    await driver.through(8 * MINUTE, step=SILENT)
     await driver.until(Phase.OFF)
     assert reason(driver) == "silent-host"
 
@@ -97,7 +99,7 @@ async def test_a_heartbeat_by_way_of_google_is_no_silence(driver: Driver) -> Non
     driver.host.says = None
     for _ in range(20):
         driver.say_by_guest_attributes("heartbeat", boot_id="boot-1")
-        await driver.through(MINUTE)
+        await driver.through(MINUTE, step=30)
     assert driver.box.machine.status == "RUNNING"
     assert driver.body["ending"] is None
 
@@ -105,9 +107,9 @@ async def test_a_heartbeat_by_way_of_google_is_no_silence(driver: Driver) -> Non
 async def test_a_host_that_is_heard_again_is_left_alone(driver: Driver) -> None:
     await on_for_half_an_hour(driver)
     driver.host.says = None
-    await driver.through(12 * MINUTE)
+    await driver.through(12 * MINUTE, step=SILENT)
     driver.answers()
-    await driver.through(30 * MINUTE)
+    await driver.through(30 * MINUTE, step=5 * MINUTE)
     assert driver.box.machine.status == "RUNNING"
     assert driver.body["ending"] is None
 
@@ -116,21 +118,21 @@ async def test_a_channel_that_we_can_not_read_is_not_a_silent_one(driver: Driver
     await on_for_half_an_hour(driver)
     driver.box.fault("permission", verb="getGuestAttributes", times=None)
     driver.host.says = None
-    await driver.through(40 * MINUTE)
+    await driver.through(40 * MINUTE, step=SILENT)
     assert driver.box.machine.status == "RUNNING"
 
 
 async def test_a_process_that_begins_anew_listens_for_a_quarter_of_an_hour_before_it_judges(driver: Driver) -> None:
     await on_for_half_an_hour(driver)
     driver.host.says = None
-    await driver.through(14 * MINUTE)
+    await driver.through(14 * MINUTE, step=SILENT)
     await driver.ledger.close()
     await driver.compute.close()
     driver.fresh()
     await driver.ledger.open()
-    await driver.through(14 * MINUTE)
+    await driver.through(14 * MINUTE, step=SILENT)
     assert driver.box.machine.status == "RUNNING"
-    await driver.through(2 * MINUTE)
+    await driver.through(2 * MINUTE, step=SILENT)
     await driver.until(Phase.OFF)
     assert reason(driver) == "silent-host"
 
@@ -139,14 +141,14 @@ async def test_a_guard_that_google_refuses_goes_on_trying_and_says_why(driver: D
     await on_for_half_an_hour(driver)
     driver.host.says = None
     driver.box.fault("permission", verb="stop", times=None)
-    await driver.through(30 * MINUTE)
+    await driver.through(30 * MINUTE, step=SILENT)
     assert driver.box.machine.status == "RUNNING"
     fault = driver.body["fault"]
     assert isinstance(fault, dict)
     assert fault["code"] == "permission"
     assert 2 <= driver.compute.calls["stop"] <= 4
     driver.box.control("fault", method="DELETE")
-    await driver.through(6 * MINUTE)
+    await driver.through(6 * MINUTE, step=SILENT)
     await driver.until(Phase.OFF)
     assert reason(driver) == "silent-host"
 
@@ -157,10 +159,10 @@ async def test_a_stop_that_never_ends_is_called_again_by_force_and_reported(driv
     await driver.turn()
     driver.host.says = None
     driver.box.control("machine", {"action": "status", "status": "STOPPING"})
-    await driver.through(4 * MINUTE, step=2)
+    await driver.through(4 * MINUTE)
     assert driver.body["fault"] is None
     assert driver.compute.calls["stop"] == 1
-    await driver.through(2 * MINUTE, step=2)
+    await driver.through(2 * MINUTE)
     assert driver.compute.calls["stop"] == 2
     await driver.until(Phase.OFF)
     assert driver.body["fault"] is None

@@ -291,9 +291,9 @@ async def test_what_an_earlier_boot_left_in_the_guest_attributes_is_not_believed
 async def test_guest_attributes_are_read_at_most_once_a_minute_after_the_boot(driver: Driver) -> None:
     await up(driver)
     driver.host.says = None
-    await driver.live(120)
+    await driver.through(120)
     driver.compute.calls.clear()
-    await driver.live(180)
+    await driver.through(180, step=5)
     assert driver.compute.calls["getGuestAttributes"] <= 3
     assert driver.phase is Phase.READY
 

@@ -157,7 +157,7 @@ async def test_the_buttons_work_and_say_that_it_takes_a_while(
 async def test_a_host_that_is_silent_on_both_ways_is_not_promised_anything(
     driver: Driver, controller: Controller, session: Session
 ) -> None:
-    await driver.live(200)
+    await driver.through(200)
     with pytest.raises(Unavailable):
         await controller.extend(session, 30)
 
@@ -207,7 +207,7 @@ async def test_metadata_that_cannot_be_written_are_tried_again_and_not_all_the_t
     assert METADATA_KEY not in driver.box.machine.metadata
     attempts = [a for a in (await driver.ledger.standing()).attempts if a.verb is Verb.SEND_COMMANDS]
     assert len(attempts) == 1
-    await driver.live(AGAIN.total_seconds() + 5)
+    await driver.through(AGAIN.total_seconds() + 5, step=5)
     assert [type(command) for command in machine.obeys()] == [StartDrain]
 
 

@@ -18,10 +18,16 @@ SECRET = "f8b1c2d3e4a5968778695a4b3c2d1e0f"
 PASSWORD = "a quiet river at dawn"
 
 
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[CloudBox]:
+    with CloudBox() as made:
+        yield made
+
+
 @pytest.fixture
-def box() -> Iterator[CloudBox]:
-    with CloudBox() as box:
-        yield box
+def box(cloud: CloudBox) -> CloudBox:
+    cloud.anew()
+    return cloud
 
 
 @pytest.fixture
@@ -110,6 +116,7 @@ async def test_a_cloud_that_never_answers_is_not_waited_for(
     assert those(await found(environ), State.FAILED) == {"compute-engine-api"}
 
 
+@pytest.mark.slow  # It has to be waited for.
 async def test_a_check_that_takes_too_long_is_given_up_and_the_others_are_told(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.demo.standin_machine import APP, AUDIENCE, App, Clocks, until
 from tests.gate.comfyui import ComfyUI, comfyui
+from tests.memory import memory
 from vm_setup.gate.daemon import Gate
 from vm_setup.gate.world import World
 from vm_setup.host.gate import Told
@@ -177,7 +178,7 @@ async def gating(before: Callable[[Gating], None] = lambda _: None) -> AsyncGene
 
     In a folder of its own: the path of a socket may have 107 characters, fewer than some tests' folders.
     """
-    with TemporaryDirectory(prefix="gate-") as folder:
+    with TemporaryDirectory(prefix="gate-", dir=memory()) as folder:
         async with comfyui() as inside:
             made = Gating(Path(folder), inside)
             before(made)

@@ -214,6 +214,7 @@ async def test_what_strangers_do_wrong_is_not_written_down(machine: Front) -> No
     assert machine.log.read_text() == before
 
 
+@pytest.mark.slow  # It has to be waited for.
 async def test_a_stranger_can_hold_few_connections_with_slow_bodies_and_none_for_long(tmp_path: Path) -> None:
     slow = request("POST /_host/keep-alive HTTP/1.1", "Content-Length: 1000", then="x")
     async with front(tmp_path) as machine:

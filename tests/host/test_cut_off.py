@@ -17,6 +17,7 @@ import pytest
 import tests.host.machine
 from tests.host.machine import Host, Machine
 from tests.host.test_adoption import CRONTAB, FSTAB, IDLE, SUPERVISOR
+from tests.memory import memory
 from vm_setup.setup import adoption, comfyui, disk, files, layout, reconcile, units
 from vm_setup.setup.metadata import Wanted
 from vm_setup.setup.system import Done
@@ -162,8 +163,8 @@ def test_wherever_it_dies_the_next_run_ends_where_it_should(
 ) -> None:
     """After every other death the machine boots before the next run."""
     monkeypatch.setattr(os, "fsync", int)  # a killed process loses nothing that it wrote; this costs time
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
-        folder = Path(memory) / "machine"  # always the same: paths are in what is compared
+    with tempfile.TemporaryDirectory(dir=memory()) as parent:
+        folder = Path(parent) / "machine"  # always the same: paths are in what is compared
         undisturbed = make(folder)
         undisturbed.reconcile()
         undisturbed.reconcile()
