@@ -18,12 +18,13 @@ from tests.crash import lives
 from tests.crash.lives import Outcome
 from tests.crash.points import THE_LOOP_AND_THE_LEDGER, Moment, Outside, Place, Point
 from tests.crash.stories import STORIES, Story
+from tests.memory import memory
 
 PATIENCE = 60.0
+# What is imported only when it is needed, which every life does.
+LOADED_LATE = ("comfyweb.cloud.google_calls", "alembic.command", "httpcore", "netrc", "sqlalchemy.dialects.sqlite")
 # Whoever starts a process looks how the others have ended, and only the first who looks is told.
 _REAPING = threading.Lock()
-# A place that a killed process needs no disk for: what SIGKILL leaves is what was written, synced or not.
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Trials:
         self._story = story
         self._mutant = mutant
         self._fork = multiprocessing.get_context("forkserver")
-        self._fork.set_forkserver_preload([lives.__name__, "comfyweb.cloud.google_calls", "alembic.command"])
+        self._fork.set_forkserver_preload([lives.__name__, *LOADED_LATE])
         self._box = CloudBox(manual=True, times=STORIES[story].times)
 
     def close(self) -> None:
@@ -69,7 +70,7 @@ class Trials:
     def _folder(self) -> Generator[Path]:
         """A new world, and an empty folder."""
         self._box.anew()
-        with tempfile.TemporaryDirectory(dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None) as name:
+        with tempfile.TemporaryDirectory(dir=memory()) as name:
             STORIES[self._story].before(self._box.world, Path(name) / "ledger.db")
             yield Path(name)
 
