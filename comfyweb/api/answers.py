@@ -53,10 +53,10 @@ class Alive(Answer):
 
 
 class Ready(Answer):
-    """Everything that comfyweb needs answers."""
+    """The page can be served."""
 
-    status: str
-    dependencies: dict[str, str] = Field(description="`ok` by the name of each")
+    status: str = Field(description="`ok`, or `degraded` while Compute Engine fails")
+    dependencies: dict[str, str] = Field(description="`ok` or what is wrong, by the name of each")
 
 
 def moment(at: datetime) -> str:

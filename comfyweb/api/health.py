@@ -16,6 +16,9 @@ from comfyweb.control.services import NotStarted, services
 router = APIRouter(tags=["Health"])
 
 ENDING = "comfyweb is shutting down"
+DEGRADED = "degraded"
+# Whoever took the page out of reach because Google fails would take away what explains it.
+EXPLAINED = frozenset({"compute-engine"})
 NOT_READY = "Something that comfyweb needs does not answer."
 
 
@@ -27,10 +30,11 @@ async def healthz() -> Alive:
 
 @router.get("/readyz", response_model=Ready)
 async def readyz(request: Request) -> Ready | Response:
-    """Name each thing that comfyweb needs; 503 when one fails, and from when the process is told to end.
+    """Name each thing that comfyweb needs; 503 when it can't serve, and from when the process is told to end.
 
-    `database` takes writes, `loop` has ended its last turn well, `compute-engine` has answered when last asked. Only
-    who is logged in hears what is wrong.
+    `database` takes writes, `loop` has ended its last turn well: without them it is 503. `compute-engine` has answered
+    when last asked: without it the page says what is wrong, so it stays 200, as `degraded`. Only who is logged in hears
+    what is wrong.
     """
     if ending.begun:
         return _not_ready({"comfyweb": ENDING})
@@ -39,9 +43,11 @@ async def readyz(request: Request) -> Ready | Response:
         trusted = await session_met(token_of(request.scope)) is not None
     except NotStarted:
         found, trusted = {"comfyweb": NOT_STARTED}, True
-    if all(state == OK for state in found.values()):
-        return Ready(status=OK, dependencies=found)
-    return _not_ready({name: state if trusted or state == OK else "failing" for name, state in found.items()})
+    failing = {name for name, state in found.items() if state != OK}
+    told = {name: state if trusted or name not in failing else "failing" for name, state in found.items()}
+    if failing - EXPLAINED:
+        return _not_ready(told)
+    return Ready(status=DEGRADED if failing else OK, dependencies=told)
 
 
 def _not_ready(told: Mapping[str, str]) -> Response:
