@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from comfyweb.cloud.cloud_error import CloudError, OperationSeen
+from comfyweb.machine.checkup import ACT_AS
 from comfyweb.machine.faults import named
 from comfyweb.machine.firewall import Firewall
 from comfyweb.machine.model import MachineMissing, MachineSeen, Quota
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The least that comfyweb needs. The last two lie on other resources than the machine, where Compute Engine can't be
-# asked for them: reading operations is a permission of the project, acting for the machine's service account one of
-# that account.
+# The least that comfyweb needs. The last two lie on other resources than the machine, where it can't be asked for them:
+# reading operations is a permission of the project, acting for the machine's service account one of that account.
 PERMISSIONS = (
     "compute.instances.get",
     "compute.instances.start",
@@ -34,7 +34,7 @@ PERMISSIONS = (
     "compute.instances.setScheduling",
     "compute.instances.getGuestAttributes",
     "compute.zoneOperations.get",
-    "iam.serviceAccounts.actAs",
+    ACT_AS,
 )
 OPERATIONS = "compute.zoneOperations.get"
 _NO_OPERATION = "comfyweb-asks-whether-it-may"
@@ -139,6 +139,13 @@ class ComputeEngine:
                 raise
             return False
         return True
+
+    async def may_act_as(self, account: str) -> bool:
+        """Tell whether we have `ACT_AS` on a service account, given by its email.
+
+        IAM is asked, another API of Google's: `api-disabled` is raised when that one isn't enabled in our project.
+        """
+        return await self._run(lambda google: google.survey.may_act_as(account))
 
     async def quotas(self, zone: str) -> tuple[Quota, ...]:
         """Read the limits of the zone's region. Needs compute.regions.get, which running the machine doesn't."""

@@ -34,7 +34,7 @@ from comfyweb.cloud.google_reading import (
     scheduling_seen,
     values,
 )
-from comfyweb.cloud.google_survey import Survey
+from comfyweb.cloud.google_survey import IAM, Survey
 from comfyweb.machine.faults import named
 from comfyweb.machine.model import MachineMissing, MachineSeen
 from comfyweb.machine.preparation import metadata_changes, needs_scheduling, run_seconds
@@ -119,7 +119,8 @@ class GoogleCalls:
             "setMetadata": cast("_Call[Operation]", instances.set_metadata_unary),
             "setScheduling": cast("_Call[Operation]", instances.set_scheduling_unary),
         }
-        self.survey = Survey(credentials, options, project=project, instance=instance, ask=self._ask)
+        iam = endpoint if endpoint and _on_loopback(endpoint) else IAM
+        self.survey = Survey(credentials, options, project=project, instance=instance, iam=iam, ask=self._ask)
         self._project = project
         self._instance = instance
         self._count = count
@@ -266,10 +267,15 @@ def _id_for(request_id: str, body: compute_v1.Metadata | compute_v1.Scheduling) 
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{request_id}/{digest}"))
 
 
+def _on_loopback(endpoint: str) -> bool:
+    """Tell whether it is the demo, which is the whole cloud."""
+    parts = urlsplit(endpoint)
+    return parts.scheme == "http" and parts.hostname in _LOOPBACK
+
+
 def _credentials(endpoint: str | None, key: Path | None) -> Credentials:
     """Return what to sign calls with: the key file, else nothing on loopback (the demo), else what the place gives."""
-    parts = urlsplit(endpoint or "")
-    if key is None and parts.scheme == "http" and parts.hostname in _LOOPBACK:
+    if key is None and _on_loopback(endpoint or ""):
         return AnonymousCredentials()
     try:
         if key:  # Deprecated for files of strangers; this one is the operator's own, and may be of any type.

@@ -89,6 +89,12 @@ class AttachedDisk(Protocol):
     device_name: str
 
 
+class ServiceAccount(Protocol):
+    """Whom a machine runs as."""
+
+    email: str
+
+
 class SchedulingStatus(Protocol):
     """`instance.resource_status.scheduling`."""
 
@@ -110,6 +116,7 @@ class Instance(Protocol):
     guest_accelerators: Sequence[Accelerator]
     network_interfaces: Sequence[NetworkInterface]
     disks: Sequence[AttachedDisk]
+    service_accounts: Sequence[ServiceAccount]
     last_start_timestamp: str
     last_stop_timestamp: str
     metadata: Metadata
@@ -177,6 +184,7 @@ def machine_seen(instance: Instance, zone: str, at: datetime, date: str) -> Mach
         preemptible=instance.scheduling.preemptible or instance.scheduling.provisioning_model == "SPOT",
         told_at=_date(date),
         disks=tuple(disk.device_name for disk in instance.disks),
+        service_account=next((account.email for account in instance.service_accounts), ""),
     )
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from comfyweb.demo.methods import METHODS, permission_of, verb_of
-from comfyweb.demo.model import CALLER, Machine, OperationError, Refusal, region_of
+from comfyweb.demo.model import CALLER, SERVICE_ACCOUNT, Machine, OperationError, Refusal, region_of
 
 PERMISSIONS = {verb_of(name): permission_of(name) for name in METHODS if name != "instances.testIamPermissions"}
 """The permission that each call asks for. `testIamPermissions` needs none."""
@@ -109,7 +109,7 @@ def _no_act_as(_machine: Machine, _project: str, _zones_available: str) -> Opera
     return OperationError(
         code="SERVICE_ACCOUNT_ACCESS_DENIED",
         message="The user does not have access to service account "
-        f"'464646464646-compute@developer.gserviceaccount.com'.  User: '{CALLER}'.  "
+        f"'{SERVICE_ACCOUNT}'.  User: '{CALLER}'.  "
         "Ask a project owner to grant you the iam.serviceAccountUser role on the service account",
         http_status=400,
         http_message="BAD REQUEST",
@@ -147,6 +147,7 @@ _RATE = (
 
 _TRY = "Try a different zone, or try again later."
 
+ACT_AS = "act-as"
 OPERATION_FAULTS: dict[str, Later] = {
     "stockout": _stock_out("ZONE_RESOURCE_POOL_EXHAUSTED", _TRY),
     "stockout-details": _stock_out("ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS", "'(resource type:compute)'."),
@@ -159,7 +160,7 @@ OPERATION_FAULTS: dict[str, Later] = {
         f"projects/{project}/zones/{machine.zone}/instances/{machine.name}"
     ),
     "in-use-later": _in_use,
-    "act-as": _no_act_as,
+    ACT_AS: _no_act_as,
 }
 """Those that an accepted start meets later."""
 
@@ -263,6 +264,11 @@ class Faults:
                         self._pending.remove(fault)
                 return fault
         return None
+
+    @property
+    def no_act_as(self) -> bool:
+        """Whether the caller may not act for the machine's service account."""
+        return any(fault.kind == ACT_AS for fault in self._pending)
 
     def withheld(self) -> frozenset[str]:
         """List the permissions that the pending faults take away."""

@@ -19,12 +19,11 @@ from starlette.types import Scope
 
 from comfyweb.demo.box import Box
 from comfyweb.demo.identity import SCOPES
-from comfyweb.demo.model import PROJECT_NUMBER, Machine, Status
+from comfyweb.demo.model import PROJECT_NUMBER, SERVICE_ACCOUNT, Machine, Status
 
 BASE = "/computeMetadata/v1"
 LONGEST_VALUE = 256 * 1024
 LONGEST_WAIT_SECONDS = 3600.0
-SERVICE_ACCOUNT = f"{PROJECT_NUMBER}-compute@developer.gserviceaccount.com"
 HEADERS = {"Metadata-Flavor": "Google", "Server": "Metadata Server for VM"}
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 

@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 
 PROJECT = "demo-project"
 PROJECT_NUMBER = 464646464646
+SERVICE_ACCOUNT = f"{PROJECT_NUMBER}-compute@developer.gserviceaccount.com"
+"""Whom each machine runs as: Compute Engine's default one."""
 CALLER = f"comfyweb@{PROJECT}.iam.gserviceaccount.com"
 SYSTEM = "system"
 

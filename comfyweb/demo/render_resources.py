@@ -5,7 +5,7 @@ from typing import Any
 from comfyweb.demo.bodies import fingerprint_of
 from comfyweb.demo.estate import Estate
 from comfyweb.demo.model import (
-    PROJECT_NUMBER,
+    SERVICE_ACCOUNT,
     Address,
     Attachment,
     Disk,
@@ -50,7 +50,7 @@ def instance(machine: Machine) -> dict[str, Any]:
         metadata=metadata(machine),
         serviceAccounts=[
             {
-                "email": f"{PROJECT_NUMBER}-compute@developer.gserviceaccount.com",
+                "email": SERVICE_ACCOUNT,
                 "scopes": ["https://www.googleapis.com/auth/devstorage.read_only"],
             }
         ],

@@ -21,6 +21,7 @@ from comfyweb.demo.box import Box
 from comfyweb.demo.broken import TRANSPORT
 from comfyweb.demo.compute import compute_routes
 from comfyweb.demo.control import Control
+from comfyweb.demo.iam import iam_routes
 from comfyweb.demo.metadata import Metadata
 from comfyweb.demo.model import Refusal
 from comfyweb.demo.provision import Provision
@@ -119,6 +120,7 @@ def app_of(box: Box) -> Starlette:
     return Starlette(
         routes=[
             *compute_routes(box),
+            *iam_routes(box),
             *Metadata(box).routes(),
             *Provision(box).routes(),
             *Control(box).routes(),

@@ -29,6 +29,7 @@ from vm_setup.host.bundle import version_of
 
 # One HTTP call to Google; a look with a new token and the import of its client; and any check in all.
 CALL_SECONDS, LOOK_SECONDS, CHECK_SECONDS = 6.0, 20.0, 25.0
+OF_COMPUTE_ENGINE = tuple(permission for permission in PERMISSIONS if permission != checkup.ACT_AS)
 GOOGLE = "https://compute.googleapis.com"
 HTTP, HTTPS = 80, 443
 # OWASP's "Password Storage Cheat Sheet": at least 19 MiB and 2 passes, or as much work by other numbers.
@@ -88,6 +89,7 @@ class Examination:
             "clock": self._clock,
             "google": self._google,
             "permissions": self._permissions,
+            checkup.ACT_AS: self._act_as,
             "machine": self._machine,
             "gpu-quota": self._gpu_quota,
             "gpu-quota-all-regions": self._gpu_quota_everywhere,
@@ -181,15 +183,25 @@ class Examination:
         project = self._settings.gcp_project
         look = await self._seen()
         if isinstance(look.machine, MachineMissing):
-            return checkup.permissions(PERMISSIONS, None, checkup.named("not-found"), project)
+            return checkup.permissions(OF_COMPUTE_ENGINE, None, checkup.named("not-found"), project)
         try:
             missing, may_read = await asyncio.gather(
                 self._compute.missing_permissions(self._place.zone),
                 self._compute.may_read_operations(self._place.zone),
             )
         except CloudError as error:
-            return checkup.permissions(PERMISSIONS, None, error.fault, project)
-        return checkup.permissions(PERMISSIONS, [*missing, *(() if may_read else (OPERATIONS,))], None, project)
+            return checkup.permissions(OF_COMPUTE_ENGINE, None, error.fault, project)
+        return checkup.permissions(OF_COMPUTE_ENGINE, [*missing, *(() if may_read else (OPERATIONS,))], None, project)
+
+    async def _act_as(self) -> list[Finding]:
+        machine = await self._up_or_down()
+        may, fault = None, None
+        if machine is not None and machine.service_account:
+            try:
+                may = await self._compute.may_act_as(machine.service_account)
+            except CloudError as error:
+                fault = error.fault
+        return [checkup.act_as(machine, may=may, fault=fault)]
 
     async def _machine(self) -> list[Finding]:
         look = await self._seen()

@@ -104,12 +104,32 @@ def permissions(
             found.append(not_checked(check, fault.what if fault else "Google was not asked."))
         elif name in missing:
             found.append(by_fault(check, lacking(name, project)))
-        elif name == ACT_AS:
-            todo = named("act-as").todo.replace("Somebody", "If it fails, somebody")
-            found.append(not_checked(check, "Compute Engine can't be asked for it; a first start shows it.", todo))
         else:
             found.append(ok(check, "granted"))
     return found
+
+
+def act_as(seen: MachineSeen | None, *, may: bool | None, fault: Fault | None) -> Finding:
+    """Judge whether we may act for the machine's service account, without which a start is refused.
+
+    `may` is None when IAM could not be asked for it, because of `fault`.
+    """
+    check = f"permission {ACT_AS}"
+    if seen is None:
+        return not_checked(check, "The machine could not be looked at.")
+    if not seen.service_account:
+        return ok(check, "Not needed: the machine has no service account of its own.")
+    if may:
+        return ok(check, f"granted on {seen.service_account}")
+    lacks = named("act-as")
+    todo = lacks.todo.replace("MACHINE_ACCOUNT", seen.service_account)
+    if may is None:
+        why = f"IAM gave no usable answer: {fault.what}" if fault else "IAM was not asked."
+        if fault is not None and fault.code == "api-disabled":
+            why = "The API of IAM is not enabled in this project, so it can't be asked. A first start shows it."
+            todo = f"To have it checked: gcloud services enable iam.googleapis.com. If a start is refused: {todo}"
+        return not_checked(check, why, todo)
+    return Finding(check=check, state=State.FAILED, words=lacks.what, todo=todo)
 
 
 def machine(seen: MachineSeen | MachineMissing | None, fault: Fault | None, name: str) -> list[Finding]:

@@ -159,7 +159,7 @@ class MachineSeen:
     """What Compute Engine said of the machine. `at` is when the question was sent: nothing in it is newer.
 
     `told_at` is when it was answered by Google's clock, in whole seconds; None when that is unknown. `disks` are the
-    names under which its guest finds them.
+    names under which its guest finds them. `service_account` is the email of the one it runs with, empty without one.
     """
 
     at: datetime
@@ -176,6 +176,7 @@ class MachineSeen:
     preemptible: bool = False
     told_at: datetime | None = None
     disks: tuple[str, ...] = ()
+    service_account: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -269,6 +269,15 @@ async def test_whether_operations_can_be_read_is_found_out_without_one(box: Clou
     assert not await compute.may_read_operations(ZONE)
 
 
+async def test_whether_it_may_act_for_an_account_is_asked_of_iam(box: CloudBox, compute: ComputeEngine) -> None:
+    account = (await look(compute)).service_account
+    assert await compute.may_act_as(account)
+    box.fault("act-as", times=None)
+    assert not await compute.may_act_as(account)
+    with pytest.raises(CloudError):
+        await compute.may_act_as("nobody@demo-project.iam.gserviceaccount.com")
+
+
 async def test_many_calls_at_once_all_come_back(compute: ComputeEngine) -> None:
     seen = await asyncio.gather(*(look(compute) for _ in range(50)))
     assert {machine.status for machine in seen} == {"TERMINATED"}

@@ -248,6 +248,48 @@ async def test_after_closing_every_call_is_a_fault() -> None:
         await compute.look(ZONE)
 
 
+# In the frame of Google's newer APIs: https://google.aip.dev/193
+IAM_IS_OFF = {
+    "error": {
+        "code": 403,
+        "message": "Identity and Access Management (IAM) API has not been used in project 464646464646 before or it is "
+        "disabled. Enable it by visiting https://console.developers.google.com/apis/api/iam.googleapis.com/overview",
+        "status": "PERMISSION_DENIED",
+        "details": [
+            {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": "SERVICE_DISABLED",
+                "domain": "googleapis.com",
+                "metadata": {"service": "iam.googleapis.com", "consumer": "projects/464646464646"},
+            }
+        ],
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (answer(403, IAM_IS_OFF), "api-disabled"),
+        (answer(200, b"<!doctype html>"), "bad-answer"),
+        (answer(200, []), "bad-answer"),
+        (answer(200, {"permissions": 1}), "bad-answer"),
+        (answer(502, b"<!doctype html>"), "unavailable"),
+        (RESET, "network"),
+    ],
+)
+async def test_what_iam_answers_to_whether_we_may_act_for_an_account_is_named(raw: bytes, code: str) -> None:
+    async with wire(raw) as google:
+        compute = engine(google.url)
+        with pytest.raises(CloudError) as caught:
+            await compute.may_act_as("machine@demo-project.iam.gserviceaccount.com")
+        await compute.close()
+    assert caught.value.fault.code == code
+    assert google.requests[0].path.endswith(
+        "/serviceAccounts/machine%40demo-project.iam.gserviceaccount.com:testIamPermissions"
+    )
+
+
 def absent(path: Path) -> None:
     path.unlink(missing_ok=True)
 

@@ -99,6 +99,20 @@ async def test_comfyweb_with_a_key_starts_the_machine_and_is_named_as_who_did(cl
     await compute.close()
 
 
+async def test_comfyweb_with_a_key_asks_iam_whether_it_may_act_for_the_machine(cloud: CloudBox, tmp_path: Path) -> None:
+    compute = engine(cloud.url, written(tmp_path, key_file()))
+    seen = await compute.look(ZONE)
+    assert isinstance(seen, MachineSeen)
+    assert await compute.may_act_as(seen.service_account)
+    cloud.fault("act-as", times=None)
+    assert not await compute.may_act_as(seen.service_account)
+    cloud.control("keys", {"private_key_id": "key-1"}, method="DELETE")
+    with pytest.raises(CloudError) as caught:
+        await compute.may_act_as(seen.service_account)
+    assert caught.value.fault.code == "credentials-refused"
+    await compute.close()
+
+
 async def test_comfyweb_with_a_foreign_a_revoked_or_no_key_is_refused(cloud: CloudBox, tmp_path: Path) -> None:
     assert await refusal(cloud.url, written(tmp_path, key_file("key-2"))) == "credentials-refused"
     forged = key_file("key-2") | {"private_key_id": "key-1"}

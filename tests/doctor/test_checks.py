@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from comfyweb.cloud.compute import PERMISSIONS
+from comfyweb.demo.model import SERVICE_ACCOUNT
 from comfyweb.doctor import checks
 from comfyweb.doctor.checks import examine
 from comfyweb.machine.checkup import Finding, State
@@ -56,7 +57,7 @@ async def test_a_healthy_deployment_fails_in_nothing(environ: dict[str, str]) ->
     findings = await found(environ)
     assert those(findings, State.FAILED) == set()
     assert those(findings, State.WARNING) == {"framing"}
-    assert those(findings, State.NOT_CHECKED) == {"name", "certificate", "permission iam.serviceAccounts.actAs"}
+    assert those(findings, State.NOT_CHECKED) == {"name", "certificate"}
     assert {f"permission {name}" for name in PERMISSIONS} <= findings.keys()
 
 
@@ -78,6 +79,18 @@ async def test_a_missing_permission_is_the_one_thing_that_fails(
     findings = await found(environ)
     assert those(findings, State.FAILED) == {f"permission {permission}"}
     assert "demo-project" in findings[f"permission {permission}"].todo
+
+
+async def test_whether_it_may_act_for_the_machines_account_is_asked_there(
+    box: CloudBox, environ: dict[str, str]
+) -> None:
+    act_as = "permission iam.serviceAccounts.actAs"
+    assert SERVICE_ACCOUNT in (await found(environ))[act_as].words
+    box.fault("act-as", times=None)
+    findings = await found(environ)
+    assert those(findings, State.FAILED) == {act_as}
+    assert f"add-iam-policy-binding {SERVICE_ACCOUNT}" in findings[act_as].todo
+    assert box.machine.status == "TERMINATED", "asking starts nothing"
 
 
 async def test_who_may_not_even_look_hears_of_each_permission_all_the_same(

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from comfyweb.machine import checkup, checkup_here
-from comfyweb.machine.checkup import ACT_AS, State
+from comfyweb.machine.checkup import State
 from comfyweb.machine.faults import FAULTS, named
 from comfyweb.machine.firewall import EVERYWHERE, Firewall, Open, Rule, Traffic, opened
 from comfyweb.machine.model import Certificate, MachineMissing, MachineSeen, NameSeen, Quota
@@ -100,12 +100,40 @@ def test_what_follows_from_one_failure_is_not_called_another(code: str, failed: 
 
 
 def test_each_permission_is_told_and_a_missing_one_with_the_line_that_grants_it() -> None:
-    asked = ("compute.instances.get", "compute.instances.start", ACT_AS)
-    one, other, act_as = checkup.permissions(asked, ["compute.instances.start"], None, "my-project")
-    assert (one.state, other.state, act_as.state) == (State.OK, State.FAILED, State.NOT_CHECKED)
+    asked = ("compute.instances.get", "compute.instances.start")
+    one, other = checkup.permissions(asked, ["compute.instances.start"], None, "my-project")
+    assert (one.state, other.state) == (State.OK, State.FAILED)
     assert "add-iam-policy-binding my-project" in other.todo
     unknown = checkup.permissions(asked, None, named("network"), "my-project")
     assert {finding.state for finding in unknown} == {State.NOT_CHECKED}
+
+
+MACHINES_ACCOUNT = "comfyui-machine@my-project.iam.gserviceaccount.com"
+
+
+@pytest.mark.parametrize(
+    ("account", "may", "fault", "state", "words"),
+    [
+        (MACHINES_ACCOUNT, True, None, State.OK, f"granted on {MACHINES_ACCOUNT}"),
+        (MACHINES_ACCOUNT, False, None, State.FAILED, "may not use that one"),
+        (MACHINES_ACCOUNT, None, "network", State.NOT_CHECKED, "IAM gave no usable answer"),
+        (MACHINES_ACCOUNT, None, "api-disabled", State.NOT_CHECKED, "The API of IAM is not enabled"),
+        ("", None, None, State.OK, "Not needed"),
+    ],
+)
+def test_to_act_for_the_machines_account_is_needed_where_it_has_one(
+    *, account: str, may: bool | None, fault: str | None, state: State, words: str
+) -> None:
+    found = checkup.act_as(replace(OFF, service_account=account), may=may, fault=named(fault) if fault else None)
+    assert found.state is state
+    assert words in found.words
+    grants = f"add-iam-policy-binding {MACHINES_ACCOUNT} --member=serviceAccount:"
+    assert (grants in found.todo) is (state is not State.OK)
+    assert ("gcloud services enable iam.googleapis.com" in found.todo) is (fault == "api-disabled")
+
+
+def test_nothing_is_said_of_the_account_of_a_machine_that_nobody_saw() -> None:
+    assert checkup.act_as(None, may=None, fault=None).state is State.NOT_CHECKED
 
 
 def test_a_machine_that_is_missing_or_lacks_its_parts() -> None:
