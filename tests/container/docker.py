@@ -1,6 +1,7 @@
 """The image, run by the docker of this computer."""
 
 import json
+import secrets
 import subprocess
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ IMAGE = "comfyweb"
 SHUT_IN = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")  # noqa: S108
 PATIENCE = 120.0
 PASSWORD = "a quiet river at dawn"
+PRODUCTION = {"AUTH_PASSWORD": PASSWORD, "JWT_SECRET": secrets.token_hex(32), "GCP_PROJECT": "demo-project"}
 
 
 def docker(*arguments: str) -> str:
@@ -30,6 +32,17 @@ def missing() -> str:
     except subprocess.CalledProcessError as error:
         return f"needs the image: docker build -t {IMAGE} . ({error.stderr.strip()})"
     return ""
+
+
+def told(**settings: str) -> list[str]:
+    """Return the options by which a container is told its settings."""
+    return [word for name, value in settings.items() for word in ("--env", f"{name}={value}")]
+
+
+def published(first: int, count: int = 1, *, inside: int | None = None) -> str:
+    """Return the option that lets this computer alone reach these ports."""
+    last = "" if count == 1 else f"-{first + count - 1}"
+    return f"--publish=127.0.0.1:{first}{last}:{inside or first}{last}"
 
 
 class Container:
@@ -69,6 +82,12 @@ class Container:
         """End it as `docker stop` does, and return its exit code."""
         docker("stop", self.id)
         return int(docker("inspect", "--format", "{{.State.ExitCode}}", self.id))
+
+
+def app(beside: Container, *options: str, **settings: str) -> Container:
+    """Run the app of production in the same network as the cloud."""
+    environ = {**PRODUCTION, "COMPUTE_ENDPOINT": "http://127.0.0.1:3001", "COMFYUI_URL": "http://localhost:3002"}
+    return Container(f"--network=container:{beside.id}", *options, *told(**environ, **settings))
 
 
 def until(url: str, token: str, phase: str) -> dict[str, object]:

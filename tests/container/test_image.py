@@ -2,48 +2,20 @@
 
 import json
 import os
-import secrets
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.container.docker import PASSWORD, Container, docker, log_in, missing, until
+from tests.container.docker import PASSWORD, PRODUCTION, Container, app, docker, log_in, missing, published, told, until
 from tests.launching import free_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
 ROOT = Path(__file__).parent.parent.parent
-PRODUCTION = {"AUTH_PASSWORD": PASSWORD, "JWT_SECRET": secrets.token_hex(32), "GCP_PROJECT": "demo-project"}
-
-
-def told(**settings: str) -> list[str]:
-    """Return the options by which a container is told its settings."""
-    return [word for name, value in settings.items() for word in ("--env", f"{name}={value}")]
-
-
-def published(first: int, count: int = 1, *, inside: int | None = None) -> str:
-    """Return the option that lets this computer alone reach these ports."""
-    last = "" if count == 1 else f"-{first + count - 1}"
-    return f"--publish=127.0.0.1:{first}{last}:{inside or first}{last}"
-
-
-@pytest.fixture
-def cloud() -> Iterator[tuple[Container, int]]:
-    """Run the emulated Compute Engine. Port 3000 of its network is for an app beside it, published at another."""
-    port = free_ports(1)
-    with Container(published(port, inside=3000), command=("python", "-m", "comfyweb.demo", "--fast")) as container:
-        yield container, port
-
-
-def app(beside: Container, *options: str, **settings: str) -> Container:
-    """Run the app of production in the same network as the cloud."""
-    environ = {**PRODUCTION, "COMPUTE_ENDPOINT": "http://127.0.0.1:3001", "COMFYUI_URL": "http://localhost:3002"}
-    return Container(f"--network=container:{beside.id}", *options, *told(**environ, **settings))
 
 
 def test_the_demo_comes_up_from_the_image_under_a_read_only_root() -> None:

@@ -28,10 +28,9 @@ pytestmark = [
 
 
 class Demo:
-    """`make run`, as a process of its own."""
+    """`make run`, wherever it runs: here, or in a container (`tests/container/test_story.py`)."""
 
-    def __init__(self, program: Program, port: int) -> None:
-        self.program = program
+    def __init__(self, port: int) -> None:
         self.url = f"http://localhost:{port}"
         self.cloud = f"http://localhost:{port + 1}"
 
@@ -46,13 +45,22 @@ class Demo:
 
 
 @pytest.fixture(scope="module")
-def demo() -> Generator[Demo]:
-    port = free_ports(3)
-    with Program(
-        "-m", "comfyweb.demo.launch", "--fast", environ={"PORT": str(port), "AUTH_PASSWORD": PASSWORD}
-    ) as program:
+def port() -> int:
+    return free_ports(3)
+
+
+@pytest.fixture(scope="module")
+def program(port: int) -> Generator[Program]:
+    environ = {"PORT": str(port), "AUTH_PASSWORD": PASSWORD}
+    with Program("-m", "comfyweb.demo.launch", "--fast", environ=environ) as program:
         program.says("Ctrl-C")
-        yield Demo(program, port)
+        yield program
+
+
+@pytest.fixture(scope="module")
+def demo(port: int, program: Program) -> Demo:
+    assert program.pid
+    return Demo(port)
 
 
 @pytest.fixture
@@ -215,16 +223,16 @@ def test_log_out_everyone_reaches_every_tab_and_the_frame(
     elsewhere.close()
 
 
-def test_a_killed_app_comes_back_and_its_tabs_with_it(context: BrowserContext, demo: Demo) -> None:
+def test_a_killed_app_comes_back_and_its_tabs_with_it(context: BrowserContext, demo: Demo, program: Program) -> None:
     page = logged_in(context, demo)
     shows(page, "ready")
     httpx.get(f"{demo.url}/healthz").raise_for_status()
-    (app,) = children(demo.program.pid, "-m comfyweb")
+    (app,) = children(program.pid, "-m comfyweb")
     for process in [*children(app), app]:
         os.kill(process, signal.SIGKILL)
     expect(page.get_by_role("alert").filter(has_text=re.compile("onnection"))).to_be_visible(timeout=SLOWLY)
     picture(page, "11-connection-lost")
-    demo.program.says("starting the app again")
+    program.says("starting the app again")
     expect(page.get_by_role("alert").filter(has_text=re.compile("onnection"))).to_be_hidden(timeout=SLOWLY)
     shows(page, "ready")
     stop(page, "Stop")

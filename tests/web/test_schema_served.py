@@ -34,13 +34,15 @@ WAYS: dict[str, Callable[[str], dict[str, str]]] = {
 
 
 class Login:
-    """Somebody who logs in again whenever a call has logged everybody out."""
+    """Somebody who logs in again whenever a call has logged everybody out.
 
-    def __init__(self, site: str) -> None:
+    `http` comes from another address than the calls, since the wrong passwords in them count for theirs.
+    """
+
+    def __init__(self, site: str, http: httpx.Client) -> None:
         self.site = site
         self._token = ""
-        # The wrong passwords that are tried count for another address.
-        self._http = httpx.Client(base_url=site, transport=httpx.HTTPTransport(local_address="127.0.0.2"))
+        self._http = http
 
     def token(self) -> str:
         """Return a token that is good now."""
@@ -57,7 +59,9 @@ def somebody() -> Generator[Login]:
     environ = {"PORT": str(port), "AUTH_PASSWORD": REQUIRED["AUTH_PASSWORD"]}
     with Program("-m", "comfyweb.demo.launch", "--fast", environ=environ) as program:
         program.says("Ctrl-C")
-        yield Login(f"http://127.0.0.1:{port}")
+        site, elsewhere = f"http://127.0.0.1:{port}", httpx.HTTPTransport(local_address="127.0.0.2")
+        with httpx.Client(base_url=site, transport=elsewhere) as http:
+            yield Login(site, http)
     assert not [line for line in program.lines if "Traceback" in line], "\n".join(program.lines)
 
 
