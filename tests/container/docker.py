@@ -4,10 +4,13 @@ import json
 import secrets
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Self
 
 import httpx
+
+from tests.launching import free_ports
 
 IMAGE = "comfyweb"
 # As compose.yml runs it.
@@ -82,6 +85,14 @@ class Container:
         """End it as `docker stop` does, and return its exit code."""
         docker("stop", self.id)
         return int(docker("inspect", "--format", "{{.State.ExitCode}}", self.id))
+
+
+@contextmanager
+def emulated() -> Generator[tuple[Container, int]]:
+    """Run the emulated Compute Engine. Port 3000 of its network is for an app beside it, published at another."""
+    port = free_ports(1)
+    with Container(published(port, inside=3000), command=("python", "-m", "comfyweb.demo", "--fast")) as container:
+        yield container, port
 
 
 def app(beside: Container, *options: str, **settings: str) -> Container:

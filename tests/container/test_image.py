@@ -4,18 +4,38 @@ import json
 import os
 import subprocess
 import threading
+from collections.abc import Generator
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.container.docker import PASSWORD, PRODUCTION, Container, app, docker, log_in, missing, published, told, until
+from tests.container.docker import (
+    PASSWORD,
+    PRODUCTION,
+    Container,
+    app,
+    docker,
+    emulated,
+    log_in,
+    missing,
+    published,
+    told,
+    until,
+)
 from tests.launching import free_ports
+from tests.web.forwarding import Forward, certificate
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def cloud() -> Generator[tuple[Container, int]]:
+    with emulated() as running:
+        yield running
 
 
 def test_the_demo_comes_up_from_the_image_under_a_read_only_root() -> None:
@@ -41,6 +61,23 @@ def test_the_page_works_at_whatever_port_it_is_published(chromium: Browser, clou
         page.get_by_role("button", name="Start").click()
         expect(page.locator("iframe, .page[data-phase=ready]").first).to_be_attached(timeout=60_000)
         page.close()
+
+
+def test_the_page_works_over_https_at_a_port_of_its_own(
+    chromium: Browser, cloud: tuple[Container, int], tmp_path: Path
+) -> None:
+    beside, port = cloud
+    public = free_ports(1)
+    site = f"https://localhost:{public}"
+    with app(beside, PUBLIC_URL=site) as container, Forward(public, port, certificate(tmp_path)):
+        container.answers(f"http://localhost:{port}/readyz")
+        context = chromium.new_context(ignore_https_errors=True)
+        page = context.new_page()
+        page.goto(f"{site}/login")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        expect(page.locator(".page[data-phase=off]")).to_be_attached(timeout=60_000)
+        context.close()
 
 
 def test_nothing_that_was_asked_for_is_lost_and_no_tab_left_waiting_when_it_is_stopped(
@@ -114,6 +151,12 @@ def test_the_compose_file_brings_it_up_healthy_and_takes_it_down_again(tmp_path:
         assert docker("inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", container) == "true"
         assert httpx.get(f"http://localhost:{port}/login").status_code == 200
         # There is no Google here, and no key for it: the app serves, and says what is missing.
-        assert httpx.get(f"http://localhost:{port}/readyz").json()["dependencies"]["database"] == "ok"
+        ready = httpx.get(f"http://localhost:{port}/readyz")
+        for _ in range(240):
+            if ready.status_code == 200:
+                break
+            threading.Event().wait(0.5)  # its first look has not ended yet
+            ready = httpx.get(f"http://localhost:{port}/readyz")
+        assert ready.json()["dependencies"] == {"database": "ok", "loop": "ok", "compute-engine": "failing"}
     finally:
         compose("down", "--volumes")

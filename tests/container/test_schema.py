@@ -5,7 +5,7 @@ from collections.abc import Generator
 import httpx
 import pytest
 
-from tests.container.docker import Container, app, missing
+from tests.container.docker import app, emulated, missing
 from tests.web.test_schema_served import (
     Login,
     test_a_stranger_gets_what_the_document_says,
@@ -21,12 +21,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missi
 
 
 @pytest.fixture(scope="module")
-def somebody(cloud: tuple[Container, int]) -> Generator[Login]:
-    beside, port = cloud
-    site = f"http://127.0.0.1:{port}"
-    # Docker's own proxy is the peer of everybody; so whoever logs in comes by one more, as behind a balancer.
-    elsewhere = httpx.Client(base_url=site, headers={"x-forwarded-for": "203.0.113.7"})
-    with app(beside, TRUSTED_PROXY_HOPS="1") as container, elsewhere as http:
+def somebody() -> Generator[Login]:
+    with emulated() as (beside, port), app(beside, TRUSTED_PROXY_HOPS="1") as container:
+        site = f"http://127.0.0.1:{port}"
         container.answers(f"{site}/readyz")
-        yield Login(site, http)
+        # Docker's own proxy is the peer of everybody; so whoever logs in comes by one more, as behind a balancer.
+        with httpx.Client(base_url=site, headers={"x-forwarded-for": "203.0.113.7"}) as http:
+            yield Login(site, http)
         assert "Traceback" not in container.said

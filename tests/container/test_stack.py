@@ -203,6 +203,16 @@ def logged_in(context: BrowserContext, stack: Stack) -> Page:
     return page
 
 
+def test_caddy_reads_the_readmes_caddyfile_as_it_is_meant() -> None:
+    [block] = [block for block in shell_blocks(ROOT / "README.md") if "Caddyfile" in block]
+    written, _, _ = block[block.index("cat >") :].partition("systemctl")
+    read = docker("run", "--rm", CADDY, "sh", "-ec", f"{written}\ncaddy adapt --config /etc/caddy/Caddyfile")
+    [server] = json.loads(read)["apps"]["http"]["servers"].values()
+    [route] = server["routes"]
+    assert route["match"] == [{"host": [NAME]}]
+    assert '"dial": "localhost:3000"' in json.dumps(route["handle"])
+
+
 def test_all_of_it_is_healthy_and_the_key_is_taken(stack: Stack) -> None:
     def healthy() -> bool:
         state = docker("inspect", "--format", "{{.State.Health.Status}}", stack.container("comfyweb"))
