@@ -93,7 +93,7 @@ def test_an_object_is_read_as_the_machines_service_account(cloud: Place) -> None
         ((404, {}, b""), "there is nothing at gs://keys/cert.pem"),
         ((503, {}, b""), "answers 503"),
         ((200, {}, b"x" * 300_000), "too long"),
-        ((200, {"Content-Length": "99"}, b"half"), "ended in its middle"),
+        ((200, {"Content-Length": "99"}, b"half"), "ends in its middle"),
         ((307, {"Location": "http://127.0.0.1:1/"}, b""), "answers 307"),
     ],
 )
@@ -155,10 +155,18 @@ def test_a_redirect_is_followed_to_https_alone(site: Place, place: Callable[[], 
     site.answers["/here"] = (302, {"Location": address(site, "/there")}, b"")
     site.answers["/there"] = (200, {}, b"content")
     site.answers["/away"] = (302, {"Location": f"http://{plain.address}/key"}, b"")
+    site.answers["/round"] = (302, {"Location": "/round"}, b"")
     assert fetch(address(site, "/here")) == b"content"
     with pytest.raises(Trouble, match="answers 302"):
         fetch(address(site, "/away"))
+    with pytest.raises(Trouble, match="leads from one address to the next"):
+        fetch(address(site, "/round"))
     assert plain.asked == []
+
+
+def test_an_address_without_a_port_that_can_be_is_said() -> None:
+    with pytest.raises(Trouble, match=r"can't be had \(Port out of range"):
+        fetch("https://localhost:99999/cert.pem")
 
 
 def test_a_site_that_is_not_trusted_is_not_believed(site: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 
 import http.client
 import socket
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 from urllib.parse import urlsplit
 
 
@@ -42,9 +44,11 @@ class Request:
 
 
 def ask(base: str, request: Request) -> Answer:
-    """Ask the server at `base`, an `http://` address. Raises AskError; proxies in the environment are ignored."""
-    parts = urlsplit(base)
-    connection = _Connection(parts.hostname or "", parts.port or 80, seconds=request.seconds)
+    """Ask the server at `base`, an `http://` or `https://` address. Raises AskError; proxies are ignored.
+
+    What the system's name servers take for the name is not counted.
+    """
+    connection = _Connection(base, seconds=request.seconds)
     try:
         connection.request(request.method, request.path, body=request.body, headers=dict(request.headers))
         response = connection.getresponse()
@@ -64,29 +68,67 @@ def ask(base: str, request: Request) -> Answer:
         connection.close()
 
 
-class _Timed(socket.socket):
-    """A socket with a moment at which whatever waits for it gives up."""
+class _Timed:
+    """Of a socket: a moment at which whatever waits to receive gives up."""
 
     until: float
 
-    def recv_into(self, *args: object, **more: object) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def recv_into(self, *args: object, **more: object) -> int:
         """Receive, until then."""
-        left = self.until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("too slow")
-        self.settimeout(left)
-        return super().recv_into(*args, **more)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        self.settimeout(_left(self.until))  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        return super().recv_into(*args, **more)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+
+
+class _Plain(_Timed, socket.socket):  # pyright: ignore[reportIncompatibleMethodOverride]
+    pass
+
+
+class _Tls(_Timed, ssl.SSLSocket):  # pyright: ignore[reportIncompatibleMethodOverride]
+    pass
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, host: str, port: int, *, seconds: float) -> None:
-        super().__init__(host, port, timeout=seconds)
+    def __init__(self, base: str, *, seconds: float) -> None:
         self._until = time.monotonic() + seconds
+        parts = urlsplit(base)
+        self._tls = parts.scheme == "https"
+        try:
+            port = parts.port or (http.client.HTTPS_PORT if self._tls else http.client.HTTP_PORT)
+        except ValueError as error:
+            raise AskError(str(error)) from error
+        super().__init__(parts.hostname or "", port)
 
     def connect(self) -> None:
         """Connect with a socket that keeps the time limit."""
-        plain = socket.create_connection((self.host, self.port), timeout=self.timeout)
-        timed = _Timed(fileno=plain.detach())
-        timed.until = self._until
-        timed.settimeout(self.timeout)
-        self.sock = timed
+        self.sock = _connected(self.host, self.port, self._until)
+        if self._tls:
+            context = ssl.create_default_context()
+            context.sslsocket_class = _Tls
+            self.sock.settimeout(_left(self._until))  # for all of the handshake
+            self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
+            cast("_Tls", self.sock).until = self._until
+
+
+def _connected(host: str, port: int, until: float) -> socket.socket:
+    """Return a connection to the first of the host's addresses that takes one. Raises OSError."""
+    failed = OSError("it has no address")
+    for family, kind, protocol, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        made = _Plain(family, kind, protocol)
+        made.until = until
+        try:
+            made.settimeout(_left(until))
+            made.connect(place)
+        except OSError as error:
+            made.close()
+            failed = error
+        else:
+            return made
+    raise failed
+
+
+def _left(until: float) -> float:
+    """Return how many seconds there are until then. Raises TimeoutError when there are none."""
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("too slow")
+    return left

@@ -2,14 +2,11 @@
 
 import os
 import time
-import urllib.error
-import urllib.request
-from http.client import HTTPException, HTTPMessage
-from typing import IO
-from urllib.parse import quote, urlsplit
+from collections.abc import Mapping
+from urllib.parse import quote, urljoin, urlsplit
 
 from vm_setup.host.reading import json_value, mapping, word
-from vm_setup.keeper.asking import AskError, Request, ask
+from vm_setup.keeper.asking import Answer, AskError, AskTooLongError, Request, ask
 from vm_setup.keeper.metadata import address
 from vm_setup.setup.system import Trouble
 
@@ -17,12 +14,14 @@ _STORAGE = "https://storage.googleapis.com"
 _TOKEN_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"  # noqa: S105 - where it is asked for
 _LIMIT = 256 * 1024
 _SECONDS = 20.0
+_MOST_PLACES = 10
+_MOVED = frozenset({301, 302, 303, 307, 308})
 _LONGEST_TOKEN = 8192
 
 
 def fetch(url: str) -> bytes:
     """Return the file at a `gs://` or `https://` address. Raises `Trouble`, whose text says which and why."""
-    return _stored(url) if url.startswith("gs://") else _get(urllib.request.Request(url), url)  # noqa: S310 - https
+    return _stored(url) if url.startswith("gs://") else _get(url, url, {})
 
 
 def _stored(url: str) -> bytes:
@@ -32,10 +31,8 @@ def _stored(url: str) -> bytes:
     """
     bucket, _, name = url.removeprefix("gs://").partition("/")
     base = (os.environ.get("STORAGE_EMULATOR_HOST") or _STORAGE).rstrip("/")
-    request = urllib.request.Request(f"{base}/{bucket}/{quote(name)}")  # noqa: S310 - the administrator's choice
-    request.add_unredirected_header("Authorization", f"Bearer {_token(url)}")
     try:
-        return _get(request, url)
+        return _get(url, f"{base}/{bucket}/{quote(name)}", {"Authorization": f"Bearer {_token(url)}"})
     except _Refused as refused:
         if refused.status in {401, 403}:
             raise Trouble(
@@ -67,36 +64,29 @@ class _Refused(Trouble):
         self.status = status
 
 
-class _OnlySafe(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect from https to https alone."""
+def _get(url: str, place: str, headers: Mapping[str, str]) -> bytes:
+    """Return what is at `place`, within a time and a size for all of it. `url` is how it is spoken of.
 
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> urllib.request.Request | None:
-        """Return the next request, or none where it would leave https."""
-        if urlsplit(newurl).scheme != "https":
-            return None
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _get(request: urllib.request.Request, url: str) -> bytes:
-    """Read an answer to its end, within a time and a size for all of it."""
+    A redirect is followed to https alone, and without the headers.
+    """
     end = time.monotonic() + _SECONDS
-    parts: list[bytes] = []
+    for _ in range(_MOST_PLACES):
+        answer = _asked(url, place, headers, end - time.monotonic())
+        if answer.status == 200:  # noqa: PLR2004 - whatever else there is, is not the file
+            return answer.body
+        there = urljoin(place, answer.headers.get("location", ""))
+        if answer.status not in _MOVED or urlsplit(there).scheme != "https":
+            raise _Refused(url, answer.status)
+        place, headers = there, {}
+    raise Trouble(f"{url} leads from one address to the next")
+
+
+def _asked(url: str, place: str, headers: Mapping[str, str], seconds: float) -> Answer:
+    parts = urlsplit(place)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
-        with urllib.request.build_opener(_OnlySafe()).open(request, timeout=_SECONDS / 2) as answer:
-            while part := answer.read1(65536):
-                parts.append(part)
-                if sum(map(len, parts)) > _LIMIT:
-                    raise Trouble(f"{url} is too long for a certificate")
-                if time.monotonic() > end:
-                    raise Trouble(f"{url} comes too slowly")
-            if answer.length:
-                raise Trouble(f"{url} ended in its middle")
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise _Refused(url, error.code) from error
-    except (OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise Trouble(f"{url} can't be had ({reason})") from error
-    return b"".join(parts)
+        return ask(place, Request(path=path, headers=headers, seconds=seconds, limit=_LIMIT))
+    except AskTooLongError as error:
+        raise Trouble(f"{url} is too long for a certificate") from error
+    except AskError as error:
+        raise Trouble(f"{url} can't be had ({error})") from error

@@ -6,15 +6,16 @@ A proxy's error page, a captive portal or a half answer is no value: the status 
 while the server is silent.
 """
 
-import http.client
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 from vm_setup.host import allowed
 from vm_setup.host.allowed import Allowed
 from vm_setup.host.reading import json_value, mapping
+from vm_setup.keeper.asking import AskError, Request, ask
 from vm_setup.setup import files
 from vm_setup.setup.paths import Paths
 
@@ -51,20 +52,16 @@ class Silent(Exception):
 
 def fetch(address: str = SERVER) -> Attributes:
     """Read the attributes once. Raises `Silent`."""
-    connection = http.client.HTTPConnection(address, timeout=TIMEOUT_SECONDS)
+    request = Request(path=PATH, headers={"Metadata-Flavor": "Google"}, seconds=TIMEOUT_SECONDS, limit=_LIMIT)
     try:
-        connection.request("GET", PATH, headers={"Metadata-Flavor": "Google"})
-        answer = connection.getresponse()
-        raw = answer.read(_LIMIT + 1)
-    except (OSError, http.client.HTTPException) as error:
-        raise Silent(f"the metadata server does not answer ({error or type(error).__name__})") from error
-    finally:
-        connection.close()
-    if answer.status != http.client.OK:
+        answer = ask(f"http://{address}", request)
+    except AskError as error:
+        raise Silent(f"the metadata server does not answer ({error})") from error
+    if answer.status != HTTPStatus.OK:
         raise Silent(f"the metadata server answers {answer.status}")
-    if answer.headers.get("Metadata-Flavor") != "Google":
+    if answer.headers.get("metadata-flavor") != "Google":
         raise Silent("something that is not the metadata server answers at its address")
-    found = mapping(json_value(raw, limit=_LIMIT))
+    found = mapping(json_value(answer.body, limit=_LIMIT))
     if found is None:
         raise Silent("the metadata server's answer is no JSON object")
     return {name: value for name, value in found.items() if isinstance(value, str)}
