@@ -75,6 +75,7 @@ def test_an_entry_that_can_not_be_meant_lets_nobody_in_and_the_others_still_coun
 @pytest.mark.parametrize("text", ["", " ", ",", " ; ,\n"])
 def test_nothing_asked_for_is_no_restriction(text: str) -> None:
     assert allowed.read(text).everybody
+    assert not allowed.read(text).unusable
     assert allowed.read(text).admits("203.0.113.7")
 
 

@@ -39,7 +39,7 @@ def test_a_cookie_lives_an_hour_past_its_last_use() -> None:
     known = ledger()
     assert known.use(["secret"], now=HOUR - 1) is not None
     assert known.use(["secret"], now=2 * HOUR - 2) is not None
-    assert known.use(["secret"], now=3 * HOUR) is None
+    assert known.use(["secret"], now=3 * HOUR - 2) is None
 
 
 def test_a_running_job_keeps_living_cookies_and_wakes_no_dead_ones() -> None:
@@ -80,6 +80,41 @@ def test_cookies_outlive_the_gates_process_but_not_the_boot() -> None:
     saved = json.loads(json.dumps(ledger().to_json()))
     assert Ledger.from_json(saved, boot_id="boot-1").use(["secret"], now=1) is not None
     assert Ledger.from_json(saved, boot_id="boot-2").use(["secret"], now=1) is None
+
+
+def test_dead_cookies_are_forgotten() -> None:
+    for kept, more in ((ledger(), 1), (ledger(), 0)):
+        if more:
+            kept.add("another", session="s", session_exp=3 * DAY, now=2 * DAY)
+        else:
+            kept.touch_all(now=2 * DAY)
+        assert str(kept.to_json()).count("digest") == more
+
+
+def test_what_is_too_long_for_a_cookie_is_none() -> None:
+    assert values([f"comfyweb_gate={'x' * 128}"]) == ["x" * 128]
+    assert values([f"comfyweb_gate={'x' * 129}"]) == []
+
+
+def test_a_value_that_no_browser_can_send_is_unknown() -> None:
+    assert ledger().use(["\ud800"], now=1) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("digest", None), ("digest", 7), ("digest", "two words"), ("digest", "x" * 129)),
+        *(("session", None), ("session", 7), ("session", "x" * 65)),
+        *(("session_exp", None), ("session_exp", "9999999999"), ("used", None), ("used", "0"), ("used", [0])),
+    ],
+)
+def test_one_spoilt_word_in_the_memory_of_a_cookie_is_enough(field: str, value: object) -> None:
+    made = Ledger("boot-1")
+    made.add("secret", session="x" * 64, session_exp=DAY, now=0)
+    saved = json.loads(json.dumps(made.to_json()))
+    assert Ledger.from_json(saved, boot_id="boot-1").use(["secret"], now=1) is not None
+    saved["passes"][0][field] = value
+    assert Ledger.from_json(saved, boot_id="boot-1").to_json() == {"boot_id": "boot-1", "passes": []}
 
 
 @pytest.mark.parametrize("saved", [None, [], {}, {"boot_id": "b"}, {"boot_id": "b", "passes": [1, {}, {"digest": 1}]}])

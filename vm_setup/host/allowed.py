@@ -83,10 +83,9 @@ def _network(entry: str) -> Network | str:
     if isinstance(network, IPv6Network):
         if network.network_address.scope_id:
             return "an address with a zone means something on one computer only"
-        if network.prefixlen >= _MAPPED.prefixlen and network.subnet_of(_MAPPED):
+        if network.subnet_of(_MAPPED):
             low = int(network.network_address) & 0xFFFFFFFF
             network = IPv4Network((low, network.prefixlen - _MAPPED.prefixlen))
-    nobody = network.is_multicast or network.is_unspecified or network.is_loopback or network == _BROADCAST
-    if network.prefixlen and nobody:
+    if network.is_multicast or network.is_unspecified or network.is_loopback or network == _BROADCAST:
         return "nobody comes from there"
     return network
