@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.machine import Host
-from vm_setup.setup import comfyui, files
+from vm_setup.setup import comfyui, files, units
 from vm_setup.setup.metadata import DEFAULT_TORCH, Wanted
 from vm_setup.setup.system import Done
 
@@ -244,3 +244,44 @@ def test_a_card_that_was_added_is_used_from_this_boot_on(host: Host) -> None:
     host.reconcile()
     assert flags(host) == "COMFYUI_FLAGS=--enable-manager"
     assert any("stop comfyui.service" in call for call in host.machine.calls)
+
+
+def runs_as_comfyui_s_user(line: str) -> bool:
+    return any(word in line for word in ("pip install", "-m venv", "uv venv", "bin/uv"))
+
+
+def test_nothing_runs_as_comfyui_s_user_while_the_metadata_server_is_in_its_reach(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.machine.on_command = lambda line: Done(code=1, err="no such table") if "metadata-block.nft" in line else None
+    assert host.reconcile() == 1
+    assert not [line for line in host.machine.calls if runs_as_comfyui_s_user(line)]
+    assert host.steps["comfyui-install"] == "failed"
+    assert (
+        "keep ComfyUI from the metadata server could not be put in force, so nothing is installed for it: no such"
+        in host.warnings
+    )
+    host.machine.on_command = lambda _: None
+    host.machine.calls.clear()
+    assert host.reconcile() == 0
+    kept_out = False
+    for line in host.machine.calls:
+        assert kept_out or not runs_as_comfyui_s_user(line), line
+        kept_out = line.startswith("nft -f") and line.endswith("comfyweb/metadata-block.nft")
+
+
+def test_a_release_that_may_not_be_installed_so_leaves_the_one_that_runs(host: Host) -> None:
+    host.upgrade("v2", requirements="aiohttp>=3\n")
+    host.machine.on_command = lambda line: Done(code=1, err="no such table") if "metadata-block.nft" in line else None
+    host.reconcile()
+    assert not [line for line in host.machine.calls if runs_as_comfyui_s_user(line)]
+    assert host.release() == "# v1\n"
+    assert "v1 goes on" in host.warnings
+
+
+def test_where_the_image_has_a_jupyter_it_is_kept_from_comfyui_too(host: Host) -> None:
+    rules = host.machine.paths.etc / units.RULES
+    assert "8080" not in files.read(rules).partition("table")[2]
+    with (host.machine.root / "etc/passwd").open("a") as users:
+        users.write("jupyter:x:1001:1001::/home/jupyter:/bin/bash\n")
+    host.reconcile()
+    assert "tcp dport 8080 reject" in files.read(rules)

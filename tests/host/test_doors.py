@@ -21,7 +21,7 @@ from tests.machines.commands import attempt, run
 from tests.machines.network import in_namespace
 from vm_setup.host import allowed, cloudflare
 from vm_setup.keeper.world import PORT as KEEPER
-from vm_setup.setup import firewall, units
+from vm_setup.setup import confined, firewall
 from vm_setup.setup.metadata import Wanted
 
 pytestmark = pytest.mark.slow
@@ -288,6 +288,7 @@ def test_the_same_rules_loaded_twice_are_the_same(internet: Internet) -> None:
 
 
 METADATA4, METADATA6, LOOPBACK = "169.254.169.254", "fd20:ce::254", "127.0.0.1"
+JUPYTER = 8080
 ROOT, NODE = 0, 65534  # a program of root's, and one of ComfyUI's user (here: nobody)
 
 
@@ -298,7 +299,11 @@ class Inside:
         self._place = Path("/run/netns", internet.machine)
         for address in (f"{METADATA4}/32", f"{METADATA6}/128"):
             attempt("ip", "-n", internet.machine, "address", "add", address, "dev", "lo")
-        internet.load(units.packed("metadata-block.nft").replace('"comfyui"', str(NODE)))
+        self._internet = internet
+        self.obey(jupyter=False)
+
+    def obey(self, *, jupyter: bool) -> None:
+        self._internet.load(confined.rules(jupyter=jupyter).replace('"comfyui"', str(NODE)))
 
     def reaches(self, address: str, port: int, *, user: int, listener: int = ROOT) -> bool:
         """Whether a program of one user is answered by another's at that port."""
@@ -340,3 +345,13 @@ def test_comfyui_s_user_can_neither_call_the_keeper_nor_answer_in_its_place(insi
     assert not inside.reaches(LOOPBACK, KEEPER, user=ROOT, listener=NODE)
     for listener in (ROOT, NODE):
         assert inside.reaches(LOOPBACK, KEEPER + 1, user=NODE, listener=listener)
+
+
+def test_comfyui_s_user_does_not_reach_the_jupyter_of_the_image_by_any_address(inside: Inside) -> None:
+    for address in (LOOPBACK, "::1", HERE4, HERE6):
+        inside.obey(jupyter=False)
+        assert inside.reaches(address, JUPYTER, user=NODE)
+        inside.obey(jupyter=True)
+        assert not inside.reaches(address, JUPYTER, user=NODE)
+        assert inside.reaches(address, JUPYTER, user=ROOT)
+        assert inside.reaches(address, JUPYTER + 1, user=NODE)

@@ -95,7 +95,7 @@ def test_a_machine_says_which_entries_let_nobody_in(tmp_path: Path) -> None:
 
 def test_rules_that_fail_are_told_and_hold_up_nothing_else(tmp_path: Path) -> None:
     host = Host(tmp_path)
-    host.machine.on_command = lambda line: Done(code=1, err="no such kernel") if line.startswith("nft") else None
+    host.machine.on_command = lambda line: Done(code=1, err="no such kernel") if "firewall.nft" in line else None
     assert host.reconcile() == 1
     assert host.steps["firewall"] == "failed"
     assert host.steps["comfyui"] == "done"

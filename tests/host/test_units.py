@@ -48,6 +48,13 @@ def test_the_gate_owns_nothing_and_only_nginx_gets_to_its_sockets() -> None:
     assert (gate["Restart"], gate["WatchdogSec"], gate["RuntimeDirectoryPreserve"]) == ("always", "30", "yes")
 
 
+def test_comfyui_starts_with_the_metadata_block_in_force_and_a_new_one_leaves_it_running() -> None:
+    comfyui, block = unit("comfyui.service"), unit("comfyweb-metadata-block.service")["Service"]
+    assert comfyui["Unit"]["Requires"] == "comfyweb-metadata-block.service"
+    assert f"ExecStartPre=+{block['ExecStart']}\n" in (UNITS / "comfyui.service").read_text()
+    assert block["ExecReload"] == block["ExecStart"]
+
+
 def test_nginx_waits_for_nothing_at_boot() -> None:
     nginx = unit("comfyweb-nginx.service")
     assert nginx["Unit"]["DefaultDependencies"] == "no"

@@ -8,17 +8,15 @@ another. So the metadata keys upgrade, and roll back.
 import re
 import shutil
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 from urllib.parse import urlsplit
 
-from vm_setup.setup import answering, files
+from vm_setup.setup import answering, confined, files
 from vm_setup.setup.metadata import Wanted
 from vm_setup.setup.paths import Data
 from vm_setup.setup.steps import COMFYUI, INSTALL, Steps
-from vm_setup.setup.system import LOG, USER, System, Trouble
+from vm_setup.setup.system import LOG, USER, Done, System, Trouble
 
 FLAGS = "comfyweb/comfyui.env"
 UV = "uv==0.13.9"
@@ -36,12 +34,6 @@ _STOP_SECONDS = 60.0
 
 # A security update of Python keeps its environments.
 _PYTHON = f"{sys.executable} {sys.version_info.major}.{sys.version_info.minor}"
-
-
-class _AsUser(TypedDict):
-    timeout: float
-    user: str
-    env: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,7 +251,7 @@ class Place:
         self.steps.detail(INSTALL, f"The packages of ComfyUI {wanted.release} are installed{size}")
         install = self._installer(venv, wanted)
         asked = [word for path in lists for word in ("-r", str(path))]
-        done = self.system.run(*install, *asked, "-c", constraints, **self._as_user(_PACKAGES_SECONDS))
+        done = self._as_user(*install, *asked, "-c", constraints, timeout=_PACKAGES_SECONDS)
         if not done.ok:
             raise Trouble(f"The packages of ComfyUI {wanted.release} could not be installed: {done.words}")
         self._packages_of_nodes(install, constraints)
@@ -270,7 +262,7 @@ class Place:
         """Give a new environment what the custom nodes had in the old one, each by itself: one may be broken."""
         for path in sorted(self.data.base.glob("custom_nodes/*/requirements.txt")):
             self.steps.detail(INSTALL, f"The packages of the custom node {path.parent.name} are installed")
-            done = self.system.run(*install, "-r", path, "-c", constraints, **self._as_user(_PACKAGES_SECONDS))
+            done = self._as_user(*install, "-r", path, "-c", constraints, timeout=_PACKAGES_SECONDS)
             if not done.ok:
                 self.steps.warn(f"The packages of the custom node {path.parent.name} were not installed: {done.words}")
 
@@ -282,9 +274,7 @@ class Place:
         plain = [part.hostname or "" for part in map(urlsplit, wanted.indexes) if part.scheme == "http"]
         for_pip = (*indexes, *(word for host in plain for word in ("--trusted-host", host)))
         if uv := self._uv(for_pip):
-            made = self.system.run(
-                uv, "venv", "--seed", "--python", sys.executable, *indexes, venv, **self._as_user(300)
-            )
+            made = self._as_user(uv, "venv", "--seed", "--python", sys.executable, *indexes, venv, timeout=300)
             if made.ok:
                 # As pip does: the best version of all indexes, not of the first that knows the package at all.
                 best = ("--index-strategy", "unsafe-best-match") if others else ()
@@ -292,7 +282,7 @@ class Place:
             LOG.warning("uv made no environment, pip does: %s", made.words)
         files.remove(venv)
         self._own(venv)
-        made = self.system.run(sys.executable, "-m", "venv", venv, **self._as_user(300))
+        made = self._as_user(sys.executable, "-m", "venv", venv, timeout=300)
         if not made.ok:
             raise Trouble(f"Python can't make an environment: {made.words}")
         return (str(venv / "bin/python"), "-m", "pip", "install", "--no-input", *for_pip)
@@ -301,18 +291,20 @@ class Place:
         """Return uv, which installs several times as fast as pip; None where it can't be had."""
         tools = self.data.tree / f"tools-{files.digest(UV, _PYTHON)}"
         uv = tools / "bin/uv"
-        if self.system.run(uv, "--version", **self._as_user(30)).ok:
+        if self._as_user(uv, "--version", timeout=30).ok:
             return uv
         files.remove(tools)
         self._own(tools)
-        made = self.system.run(sys.executable, "-m", "venv", tools, **self._as_user(300))
+        made = self._as_user(sys.executable, "-m", "venv", tools, timeout=300)
         pip = (tools / "bin/python", "-m", "pip", "install", "--quiet", "--no-input", *indexes, UV)
-        done = self.system.run(*pip, **self._as_user(600)) if made.ok else made
+        done = self._as_user(*pip, timeout=600) if made.ok else made
         if not done.ok:
             LOG.warning("uv can't be had, pip does its work: %s", done.words)
         return uv if done.ok else None
 
-    def _as_user(self, timeout: float) -> _AsUser:
+    def _as_user(self, *command: str | Path, timeout: float) -> Done:
+        """Run a command as ComfyUI's user. Raises `Trouble` when the rules for that user can't be put in force."""
+        confined.ensure(self.system)
         env = {
             "HOME": str(self.data.home),
             "UV_CACHE_DIR": str(self.data.cache),
@@ -322,7 +314,8 @@ class Place:
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
         bundle = Path("/etc/ssl/certs/ca-certificates.crt")
-        return {"timeout": timeout, "user": USER, "env": env | ({"PIP_CERT": str(bundle)} if bundle.exists() else {})}
+        more = {"PIP_CERT": str(bundle)} if bundle.exists() else {}
+        return self.system.run(*command, timeout=timeout, user=USER, env=env | more)
 
     def _own(self, folder: Path) -> None:
         """Make an empty folder of ComfyUI's user in a folder of root's."""

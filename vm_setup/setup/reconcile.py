@@ -17,6 +17,7 @@ from vm_setup.setup import (
     answering,
     certificates,
     comfyui,
+    confined,
     disk,
     driver,
     extension,
@@ -150,7 +151,7 @@ def _bring(system: System, steps: Steps, wanted: Wanted, version: str, *, may_in
 
 def _start_services(system: System, steps: Steps, data: Data, version: str) -> None:
     """Install all units and what goes with them, and start those that run beside ComfyUI."""
-    files.write_changed(system.paths.etc / units.RULES, units.packed("metadata-block.nft"))
+    confined.write(system)
     units.ensure_good(system, version)
     units.apply(system, [name for name in units.names() if name not in units.FIRST], data)
     if words := units.start_services(system, version):
