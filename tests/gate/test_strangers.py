@@ -12,6 +12,7 @@ import pytest
 from tests.demo.standin_machine import SESSION, App, until
 from tests.gate.comfyui import MARK
 from tests.gate.front import Front, certificate, front
+from vm_setup.setup import web
 from vm_setup.setup.tls import Tls
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "BREW")
@@ -199,6 +200,30 @@ async def test_a_stranger_who_calls_too_often_is_slowed_and_the_others_are_not(m
     said = [(await stranger.get("/_host/gate", params={"ticket": "x"})).status_code for _ in range(80)]
     assert set(said) == {401, 429}
     assert (await stranger.get("/")).status_code == 401
+
+
+async def test_who_has_many_addresses_of_ipv6_is_counted_as_one(tmp_path: Path) -> None:
+    believing = f"set_real_ip_from 127.0.0.0/8;\nreal_ip_header CF-Connecting-IP;\n{web.EVERYBODY}"
+    async with front(tmp_path, visitors=believing) as machine:
+        stranger = machine.browser()
+
+        async def said(address: str) -> int:
+            asked = {"ticket": "x"}
+            return (await stranger.get("/_host/gate", params=asked, headers={"CF-Connecting-IP": address})).status_code
+
+        assert {await said(f"203.0.113.{number}") for number in range(80)} == {401}
+        assert {await said(f"2001:db8:a0a:a0a:{number:x}::a0a") for number in range(80)} == {401, 429}
+        assert await said("2001:db8:a0a:a0b::a0a") == 401
+
+
+async def test_a_request_that_does_not_get_on_is_ended_before_it_has_begun(machine: Front) -> None:
+    began = "GET / HTTP/1.1\r\nHost: x\r\nX-And: "
+    reader, writer = await asyncio.open_connection("localhost", machine.port)  # neither TLS nor a word
+    waiting = (machine.raw(began), machine.raw(""), asyncio.wait_for(reader.read(), 20))
+    for said in await asyncio.gather(*waiting, return_exceptions=True):
+        assert not said or isinstance(said, ConnectionResetError)
+    writer.close()
+    assert "client_header_timeout 5s;" in machine.config.read_text()
 
 
 async def test_what_strangers_do_wrong_is_not_written_down(machine: Front) -> None:

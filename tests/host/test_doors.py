@@ -9,9 +9,10 @@ import http.client
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.slow
 
 HERE4, HERE6 = "192.0.2.1", "2001:db8:ffff::1"
 HOME, HOME6, ELSEWHERE, ELSEWHERE6 = "203.0.113.7", "2001:db8:1::7", "198.51.100.9", "2001:db8:2::9"
+NEIGHBOUR6 = "2001:db8:1::8"  # in the same /64 as HOME6, and so the same household
 APP, PROXY, PROXY6, CONSOLE = "198.51.100.77", "104.16.0.9", "2606:4700::9", "35.235.240.5"
 CALLERS = (HOME, HOME6, ELSEWHERE, ELSEWHERE6, APP, PROXY, PROXY6, CONSOLE)
 SSH, HTTP, HTTPS, COMFYUI = 22, 80, 443, 8188
@@ -54,7 +56,7 @@ class Internet:
             run("ip", "-n", namespace, "link", "set", device, "up")
         for namespace, device, addresses in (
             (self.machine, "eth0", (HERE4, HERE6)),
-            (self.outside, "cable", CALLERS),
+            (self.outside, "cable", (*CALLERS, NEIGHBOUR6)),
         ):
             for address in addresses:
                 bits, extra = ("128", ("nodad",)) if ":" in address else ("32", ())
@@ -73,7 +75,7 @@ class Internet:
 
     def open(self, port: int) -> None:
         def listen() -> socket.socket:
-            return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+            return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=4096)
 
         self._listeners[port] = in_namespace(Path("/run/netns", self.machine), listen)
 
@@ -103,6 +105,31 @@ class Internet:
             return True
 
         return in_namespace(Path("/run/netns", self.outside), call)
+
+    @contextlib.contextmanager
+    def holding(self, port: int, *callers: str, says: bytes = b"") -> Generator[list[socket.socket]]:
+        """Hold as many connections as are taken, in turns from these addresses, up to twice of what anybody may."""
+
+        def call() -> list[socket.socket]:
+            held: list[socket.socket] = []
+            for number in range(2 * firewall.MOST_CONNECTIONS):
+                caller = callers[number % len(callers)]
+                place = (HERE6 if ":" in caller else HERE4, port)
+                try:
+                    made = socket.create_connection(place, timeout=2, source_address=(caller, 0))
+                except ConnectionRefusedError:
+                    break
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends with a reset
+                held.append(made)
+                made.sendall(says)
+            return held
+
+        held = in_namespace(Path("/run/netns", self.outside), call)
+        try:
+            yield held
+        finally:
+            for one in held:
+                one.close()
 
     def who(self, port: int) -> set[str]:
         return {caller for caller in CALLERS if self.comes_in(caller, port)}
@@ -171,6 +198,44 @@ def test_who_comes_in_where(
     assert internet.who(SSH) == (https if ssh is None else ssh)
 
 
+MOST = firewall.MOST_CONNECTIONS
+
+
+@pytest.mark.parametrize("attributes", [{}, DOMAIN, PAIR])
+def test_one_source_has_so_many_connections_and_no_more_and_takes_nothing_from_others(
+    internet: Internet, attributes: dict[str, str]
+) -> None:
+    for callers in ((ELSEWHERE,), (HOME6, NEIGHBOUR6)):
+        internet.obey(**attributes)
+        with internet.holding(HTTPS, *callers) as held:
+            assert len(held) == MOST
+            assert not internet.comes_in(callers[0], HTTP)
+            assert internet.who(HTTPS) == EVERYBODY - {*callers}
+            assert internet.comes_in(callers[0], SSH)
+            held.pop().close()
+            until = time.monotonic() + 10
+            while not internet.comes_in(callers[0], HTTPS):
+                assert time.monotonic() < until, "what has ended still counts"
+
+
+def test_cloudflare_s_proxies_bring_as_many_as_there_are(internet: Internet) -> None:
+    for attributes, most in ((PAIR, 2 * MOST), (DOMAIN, MOST)):
+        internet.obey(**attributes)
+        for caller in (PROXY, PROXY6):
+            with internet.holding(HTTPS, caller) as held:
+                assert len(held) == most
+
+
+def test_who_is_named_in_allowed_ip_is_not_counted(internet: Internet) -> None:
+    internet.obey(**PAIR, **HOMES)
+    for caller in (HOME, HOME6, APP, PROXY):
+        for port in (HTTP, HTTPS):
+            with internet.holding(port, caller) as held:
+                assert len(held) == 2 * MOST
+    with internet.holding(HTTP, ELSEWHERE) as held:
+        assert len(held) == MOST
+
+
 def test_a_change_leaves_connections_and_the_rules_of_others_alone(internet: Internet) -> None:
     internet.obey(**DOMAIN)
     outside = Path("/run/netns", internet.outside)
@@ -217,7 +282,7 @@ def test_pings_are_answered(internet: Internet) -> None:
 
 NGINX = """
 daemon off; master_process off; pid {folder}/pid; error_log stderr;
-events {{}}
+events {{ worker_connections {room}; }}
 http {{
   access_log off;
   include {folder}/visitors.conf;
@@ -233,7 +298,8 @@ def nginx(internet: Internet, tmp_path: Path) -> Iterator[Callable[..., None]]:
         pytest.skip("nginx is not installed")
     attempt("ip", "netns", "exec", internet.machine, "nft", "delete", "table", "inet", "comfyweb_firewall")
     internet.close(HTTP)
-    (tmp_path / "nginx.conf").write_text(NGINX.format(folder=tmp_path))
+    room = firewall.MOST_CONNECTIONS + 50  # for less than two who take all that they get
+    (tmp_path / "nginx.conf").write_text(NGINX.format(folder=tmp_path, room=room))
     with ExitStack() as stack:
 
         def start(**attributes: str) -> None:
@@ -276,6 +342,17 @@ def test_without_a_restriction_every_visitor_may_come(internet: Internet, nginx:
     nginx(**PAIR)
     assert internet.ask(PROXY, ELSEWHERE6) == f"{ELSEWHERE6} 1"
     assert internet.ask(ELSEWHERE) == f"{ELSEWHERE} 1"
+
+
+def test_a_stranger_with_requests_that_never_end_leaves_room_for_everybody_else(
+    internet: Internet, nginx: Callable[..., None]
+) -> None:
+    nginx()
+    internet.obey()
+    with internet.holding(HTTP, ELSEWHERE, says=b"GET / HTTP/1.1\r\nHost: x\r\nX-And: ") as held:
+        assert internet.ask(HOME) == f"{HOME} 1"
+        assert len(held) == MOST
+        assert internet.ask(HOME6) == f"{HOME6} 1"
 
 
 def test_the_same_rules_loaded_twice_are_the_same(internet: Internet) -> None:

@@ -4,7 +4,7 @@ The rules are one table of ours, `inet comfyweb_firewall`, which systemd loads f
 Rules of others are left as they are: nftables lets a packet in only when every table does.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_network
 
@@ -25,6 +25,11 @@ LAST_GOOD = "allowed-ip-last-good"
 # `gcloud compute ssh` and the console's SSH button come.
 IAP = ip_network("35.235.240.0/20")
 _SSH, _HTTP, _HTTPS = 22, 80, 443
+# Open at one time to 80 and 443, from one address, of IPv6 from one /64, which one household has to itself. A browser
+# opens a few, and one for each tab's websocket; a worker of nginx has room for 4096, and who fills it shuts others out.
+MOST_CONNECTIONS = 128
+_OF_IPV6 = "ffff:ffff:ffff:ffff::"
+_MOST_SOURCES = 65535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +74,8 @@ def rules(doors_: Doors) -> str:
         "table inet comfyweb_firewall {",
         *_sets("web", doors_.web),
         *_sets("ssh", doors_.ssh),
+        *_sets("proxies", doors_.proxies),
+        *_held(),
         "  chain input {",
         "    type filter hook input priority filter; policy drop;",
         '    iif "lo" accept',
@@ -77,6 +84,7 @@ def rules(doors_: Doors) -> str:
         "    meta l4proto { 1, 58 } accept",  # ICMP and ICMPv6, by number: not every image has /etc/protocols
         "    udp sport 67 udp dport 68 accept",
         "    ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept",
+        *_not_too_many("proxies" if doors_.web is None else "web"),
         *([f"    tcp dport {_HTTP} accept"] if doors_.https else []),
     ]
     for port, who in filtered.items():
@@ -151,7 +159,27 @@ def _lost(doors_: Doors) -> str:
     )
 
 
-def _sets(name: str, networks: Iterable[Network] | None) -> list[str]:
+def _held() -> list[str]:
+    """Return the sets in which the kernel counts each source's connections; it forgets those that have none."""
+    kinds = (("ip", "ipv4_addr"), ("ip6", "ipv6_addr"))
+    return [f"  set held{name} {{ type {kind}; size {_MOST_SOURCES}; flags dynamic; }}" for name, kind in kinds]
+
+
+def _not_too_many(known: str) -> list[str]:
+    """Return the rules that refuse a source's new connections when it has enough; those in the sets `known` may go on.
+
+    A proxy's connections are many people's. Of those that `allowed_ip` names, nobody else can take the place, not even
+    by sending packets in their name.
+    """
+    lines: list[str] = []
+    for family, source in (("ip", "ip saddr"), ("ip6", f"ip6 saddr & {_OF_IPV6}")):
+        count = f"add @held{family} {{ {source} ct count over {MOST_CONNECTIONS} }}"
+        strangers = f"{family} saddr != @{known}{family}"
+        lines.append(f"    tcp dport {{ {_HTTP}, {_HTTPS} }} ct state new {strangers} {count} reject with tcp reset")
+    return lines
+
+
+def _sets(name: str, networks: Sequence[Network] | None) -> list[str]:
     """Return the two sets of addresses that stand for these networks; none for everybody."""
     if networks is None:
         return []
