@@ -52,6 +52,8 @@ class ComfyUI:
         if asked.headers.get("upgrade") == "websocket" and line.startswith("GET /ws"):
             await self._echo(raw, reader, writer)
             return False
+        if line.startswith("GET /stream"):
+            await self._stream(writer)
         asked.body = await self._read_body(asked, reader)
         head = {"Content-Type": "text/plain", "Content-Length": str(len(MARK)), **self.extra}
         text = "".join(f"{name}: {value}\r\n" for name, value in head.items())
@@ -71,6 +73,14 @@ class ComfyUI:
         while left > total:
             total += len(await reader.readexactly(min(1 << 20, left - total)))
         return total
+
+    async def _stream(self, writer: asyncio.StreamWriter) -> None:
+        """Answer without an end, a little at a time."""
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
+        while True:
+            writer.write(b"more\n")
+            await writer.drain()
+            await asyncio.sleep(0.02)
 
     async def _echo(self, raw: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         protocol = WSConnection(ConnectionType.SERVER)

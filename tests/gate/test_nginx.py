@@ -1,19 +1,24 @@
 """What nginx lets through to ComfyUI and back, and what it says when somebody behind it is away."""
 
 import asyncio
+import contextlib
 import gzip
+import os
 import re
+import shutil
 import ssl
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.demo.standin_machine import APP, SESSION
+from tests.demo.standin_machine import APP, SESSION, until
 from tests.gate.comfyui import MARK
 from tests.gate.front import Front, certificate, front, written
+from vm_setup.keeper import cutting
 from vm_setup.setup.tls import Tls
 
 HTML = {"Accept": "text/html,application/xhtml+xml"}
@@ -77,6 +82,33 @@ async def test_a_revoke_by_the_app_ends_cookies_tickets_and_open_websockets(mach
     assert (await other.get("/")).status_code == 200
     assert ears[1].code is None
     ears[1].close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ss") is None, reason="root ends connections, by ss (iproute2)")
+async def test_a_revoke_cuts_off_what_its_session_has_under_way_and_nothing_of_others(machine: Front) -> None:
+    mine, other = await machine.entered(), await machine.entered(sub="another")
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 1000
+            await asyncio.sleep(0.02)
+
+    async with mine.stream("GET", "/stream") as own, other.stream("GET", "/stream") as others:
+        upload = asyncio.create_task(mine.post("/upload/image", content=endless()))
+        heard, still = own.aiter_raw(), others.aiter_raw()
+        await anext(heard)
+        await until(lambda: asyncio.sleep(0, machine.comfyui.open == 3))
+        machine.gate.revoke(SESSION)
+        await machine.gate.heard()
+        cutting.cut(SESSION, machine.comfyui.port)
+        with pytest.raises(httpx.TransportError):
+            async for _ in heard:
+                pass
+        with contextlib.suppress(httpx.TransportError):  # or nginx's word that ComfyUI is away
+            assert (await upload).status_code == 503
+        for _ in range(10):
+            await anext(still)
+        assert machine.comfyui.open == 1
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example.com", "null", APP, "http://localhost", "https://localhost:1"])

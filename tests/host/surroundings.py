@@ -203,7 +203,8 @@ class Programs:
     def listens(self, line: str) -> None:
         """Let `ss` print that of who listens on nginx's ports."""
         (self.folder / "listens").write_text(line)
-        self._write("ss", f"cat {self.folder}/listens")
+        log = f'echo "ss $*" >> {self.folder}/called'
+        self._write("ss", f'case "$*" in *--kill*) {log} ;; *) cat {self.folder}/listens ;; esac')
 
     def slow_card(self) -> None:
         """Let nvidia-smi hang."""

@@ -2,14 +2,17 @@
 
 import grp
 import os
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.demo.standin_machine import APP, AUDIENCE, SESSION
 from tests.host.keeping import Keeping, keeping
 from tests.host.surroundings import load, until
-from vm_setup.host.gate import EVERY_SECONDS, Told
+from vm_setup.host.gate import EVERY_SECONDS, Told, source_of
 from vm_setup.keeper import gate
 
 
@@ -42,6 +45,24 @@ def test_a_revoke_and_a_drain_are_told_before_the_caller_hears_that_they_are_obe
         assert (told(host).draining, told(host).stays) == (True, True)
         assert host.call("DELETE", "/_host/drain")[0] == 200
         assert (told(host).draining, told(host).stays) == (False, False)
+
+
+def test_what_a_revoked_session_has_under_way_is_cut_off_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with keeping(tmp_path, monkeypatch) as host:
+        host.start()
+        until(lambda: bool(told(host).trust.keys))
+        assert host.call("POST", "/_host/revoke", {"session": SESSION})[0] == 200
+        port = host.comfyui.url.rpartition(":")[2]
+        cut = f"ss --kill --tcp --no-header src {source_of(SESSION)} dport = :{port}"
+        until(lambda: host.programs.called == [cut, cut])
+        host.settled()
+        assert host.programs.called == [cut, cut]
+
+
+@given(session=st.text(max_size=64))
+def test_each_session_has_a_place_of_its_own_on_loopback(session: str) -> None:
+    assert ip_address(source_of(session)) in ip_network("127.128.0.0/10")
+    assert source_of(session) == source_of(session) != source_of(session + "x")
 
 
 def test_a_sign_of_life_is_written_now_and_then_and_not_each_round(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from vm_setup.gate.porter import Porter
 from vm_setup.gate.wire import HEAD_LIMIT, Head, NotPlain, answer, has_body, read_head
 from vm_setup.gate.world import World
 from vm_setup.host import cookies, tokens
-from vm_setup.host.gate import Closed, Told
+from vm_setup.host.gate import Closed, Told, source_of
 from vm_setup.keeper import state, system
 from vm_setup.keeper.signatures import verifier
 from vm_setup.setup import files
@@ -166,16 +166,15 @@ class Gate:
 
     def _verdict(self, head: Head) -> bytes:
         """Say whether a request may go to ComfyUI. nginx knows two ways of No: 401 for strangers, 403 for not now."""
-        closed = self._closed_to(head, head.one("x-original-method"), head.one("x-original-uri"))
+        holder = self._porter.holder(head.all("cookie"))
+        path = unquote(_PATH_ENDS.split(head.one("x-original-uri"), 1)[0])
+        closed = self._porter.closed_to(holder, method=head.one("x-original-method"), path=path)
         headers = {"X-Comfyweb-Parent": self._parent}
-        if closed is None:
-            return answer(HTTPStatus.NO_CONTENT, headers)
+        if closed is None and holder is not None:
+            return answer(HTTPStatus.NO_CONTENT, {**headers, "X-Comfyweb-Source": source_of(holder.session)})
+        closed = closed or Closed.STRANGER
         status = HTTPStatus.UNAUTHORIZED if closed is Closed.STRANGER else HTTPStatus.FORBIDDEN
         return answer(status, {**headers, "X-Comfyweb-Closed": closed.value})
-
-    def _closed_to(self, head: Head, method: str, uri: str) -> Closed | None:
-        holder = self._porter.holder(head.all("cookie"))
-        return self._porter.closed_to(holder, method=method, path=unquote(_PATH_ENDS.split(uri, 1)[0]))
 
     def _enter(self, head: Head) -> bytes:
         """Let a browser in by its ticket, once. A ticket that can't be remembered as spent opens nothing."""

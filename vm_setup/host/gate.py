@@ -3,10 +3,12 @@
 The keeper knows the machine, the gate knows who came in. The file tells no secret: public keys, sessions that are over.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from ipaddress import IPv4Address
 
 from vm_setup.host import drain
 from vm_setup.host.cookies import Pass
@@ -17,6 +19,8 @@ FILE = "gate.json"
 EVERY_SECONDS = 5.0
 FRESH_SECONDS = 30.0
 _ORIGIN_LIMIT = 300
+_SOURCES = int(IPv4Address("127.128.0.0"))
+_SOURCE_BITS = 22
 
 
 class Closed(str, Enum):
@@ -96,3 +100,9 @@ def closed_to(holder: Pass | None, *, method: str, path: str, told: Told) -> Clo
     if told.draining and drain.refuses(method, path):
         return Closed.STAYING if told.stays else Closed.DRAINING
     return None
+
+
+def source_of(session: str) -> str:
+    """Return the address of loopback from which nginx asks ComfyUI for a session: its requests are known by it."""
+    digest = hashlib.sha256(session.encode("utf-8", "surrogatepass")).digest()
+    return str(IPv4Address(_SOURCES + int.from_bytes(digest, "big") % (1 << _SOURCE_BITS)))

@@ -12,13 +12,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import FrameType
+from urllib.parse import urlsplit
 
 from vm_setup.host import allowed, power, tokens
 from vm_setup.host.commands import Command
 from vm_setup.host.idle import limit_seconds
 from vm_setup.host.messages import Message, Now, Report, heartbeat_is_due, phase_is_due
 from vm_setup.host.reading import number
-from vm_setup.keeper import metadata, ports, state, system, words
+from vm_setup.keeper import cutting, metadata, ports, state, system, words
 from vm_setup.keeper.comfyui import Probe
 from vm_setup.keeper.gate import Word
 from vm_setup.keeper.judge import Judge
@@ -82,6 +83,8 @@ class Keeper:
         self._metadata = metadata.Metadata(world.metadata, self._configure, now=boot, over=self._over)
         self._writer = metadata.Writer(world.metadata)
         self._gate = Word(world.paths)
+        self._cut: set[str] = set()
+        self._comfyui_port = urlsplit(world.comfyui).port or 80
         self._server: Server | None = None
         self._deaf = False
 
@@ -235,7 +238,11 @@ class Keeper:
 
     def _save(self, now: Now) -> None:
         """Remember, and let the gate know, which looks five times a second."""
-        self._gate.tell(self._judge.told(now), now=now.boot)
+        told = self._judge.told(now)
+        self._gate.tell(told, now=now.boot)
+        for session in told.revoked.keys() - self._cut:
+            cutting.cut_soon(session, self._comfyui_port, over=self._over)
+        self._cut = set(told.revoked)
         power_state = {"stopping_since": self._stopping_since, "pushed": self._pushed}
         self._writes = state.write_object(self._file, {**self._judge.to_json(now), **power_state})
 
