@@ -292,7 +292,7 @@ def test_without_a_verifier_no_command_in_metadata_is_obeyed() -> None:
         ({"card": Card(name="")}, NO_CARD),
         ({"space": None}, "disk doesn't answer"),
         ({"space": Space(free_bytes=10**9, total_bytes=100 * 10**9)}, "nearly full: 1.0 of 100 GB"),
-        ({"space": Space(free_bytes=10**12, total_bytes=10**13, read_only=True)}, "read-only"),
+        ({"space": Space(free_bytes=10**12, total_bytes=10**13, read_only=True)}, "can only be read"),
         ({"boot": Boot(warnings=["No data disk."])}, "No data disk."),
     ],
 )
@@ -300,6 +300,17 @@ def test_what_is_wrong_with_the_machine_is_said(life: Life, seen: dict[str, Any]
     assert life.judge.report(life.now).warnings == []
     life.see(**seen)
     assert [words in warning for warning in life.judge.report(life.now).warnings] == [True]
+
+
+@pytest.mark.parametrize(
+    ("gib", "enough"), [(10, 2), (40, 2), (100, 5), (400, 20), (4000, 20)], ids=lambda size: f"{size}-GiB"
+)
+def test_a_disk_is_nearly_full_below_5_percent_but_not_below_less_than_2_gib_nor_above_20(
+    life: Life, gib: int, enough: int
+) -> None:
+    for free, told in ((enough << 30, False), ((enough << 30) - 1, True)):
+        life.see(space=Space(free_bytes=free, total_bytes=gib << 30))
+        assert any("nearly full" in warning for warning in life.judge.report(life.now).warnings) is told
 
 
 def test_a_missing_card_that_the_boot_has_told_of_is_not_told_twice(life: Life) -> None:

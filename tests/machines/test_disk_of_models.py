@@ -106,5 +106,5 @@ def test_a_full_disk_is_told_and_comfyui_is_there_all_the_same(host: Host) -> No
     host.machine.sh("fallocate -l $(df --output=avail -B1 /mnt/persist | tail -1) /mnt/persist/big; systemctl poweroff")
     host.machine.wait_off()
     host.boot()
-    assert any("full" in warning for warning in host.warnings())
+    host.machine.until(lambda: any("nearly full" in warning for warning in host.warnings()), "words about it")
     host.machine.sh("test -s /mnt/persist/comfyui/base/models/mine.safetensors")

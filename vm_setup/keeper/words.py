@@ -15,7 +15,7 @@ NO_CHECK = (
 NO_STATE = "The keeper can't write to /run: a restart of it will count as a use of the machine."
 NO_METADATA = "The metadata server does not answer: settings and commands from the page don't arrive."
 _LEAST_FREE_SHARE = 0.05
-_LEAST_FREE_BYTES = 2 * 1024**3
+_LEAST_FREE_BYTES, _ENOUGH_FREE_BYTES = 2 << 30, 20 << 30
 _RESTART_TOLD_SECONDS = 3600.0
 
 
@@ -40,9 +40,21 @@ def of_machine(card: Card | None, space: Space | None, steps: Sequence[Step]) ->
     if space is None:
         yield "The disk doesn't answer."
     elif space.read_only:
-        yield "The disk is read-only: nothing new can be saved on it. Stop the machine and start it again."
-    elif space.free_bytes < max(_LEAST_FREE_BYTES, _LEAST_FREE_SHARE * space.total_bytes):
-        yield f"The disk is nearly full: {space.free_bytes / 1e9:.1f} of {space.total_bytes / 1e9:.0f} GB are free."
+        yield (
+            "The disk can only be read (its file system met an error, or it is attached so): nothing new is kept. "
+            "Stop and start the machine."
+        )
+    elif _is_nearly_full(space):
+        yield (
+            f"The disk is nearly full: {space.free_bytes / 1e9:.1f} of {space.total_bytes / 1e9:.0f} GB are free. "
+            "Remove outputs or models, or enlarge it."
+        )
+
+
+def _is_nearly_full(space: Space) -> bool:
+    """Whether less than 5 % of a disk is free, but no less than 2 GiB and no more than 20 GiB are asked for."""
+    share = min(_ENOUGH_FREE_BYTES, _LEAST_FREE_SHARE * space.total_bytes)
+    return space.free_bytes < max(_LEAST_FREE_BYTES, share)
 
 
 def status_line(report: Report, why: str) -> str:

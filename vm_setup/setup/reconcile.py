@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from vm_setup.setup import (
     adoption,
@@ -39,7 +38,6 @@ Read = Callable[[], Attributes]
 _FIRST_PATIENCE_SECONDS = 2.0
 _PATIENCE_SECONDS = 300.0
 _HOLD_SECONDS = 2 * 3600.0
-_LITTLE_BYTES = 2 << 30
 _LONGEST_CHECK_SECONDS = 24 * 3600.0
 _ON_BOOT_DISK = "ComfyUI works on the boot disk for now."
 
@@ -189,7 +187,6 @@ def _volume(system: System, steps: Steps) -> Data:
     steps.done(DISK)
     if words:
         steps.warn(words)
-    _space(steps, system.paths.mount)
     return Data(volume=system.paths.mount)
 
 
@@ -201,19 +198,6 @@ def _mount(system: System, steps: Steps) -> str:
     steps.begin(DISK, "The data disk is mounted")
     done = system.run("systemctl", "start", units.MOUNT, timeout=_LONGEST_CHECK_SECONDS)
     return "" if done.ok else done.words
-
-
-def _space(steps: Steps, volume: Path) -> None:
-    """Say when the data volume can't be written, or nearly so."""
-    found = os.statvfs(volume)
-    if found.f_flag & os.ST_RDONLY:
-        steps.warn(
-            "The data disk can be read only: its file system has met an error, or it is attached so. Nothing new is "
-            "kept. Stop and start the machine: the disk is checked before it is mounted."
-        )
-    elif found.f_bavail * found.f_frsize < min(_LITTLE_BYTES, found.f_blocks * found.f_frsize // 20):
-        free = found.f_bavail * found.f_frsize / 1e9
-        steps.warn(f"The data disk is nearly full: {free:.1f} GB are free. Remove outputs or models, or enlarge it.")
 
 
 @contextmanager
