@@ -102,11 +102,13 @@ def test_a_heartbeat_with_twenty_acknowledgements_fits() -> None:
     assert len(encode(examples.busy().heartbeat(acks=["x" * 64] * 20))) <= ATTRIBUTE_LIMIT
 
 
-def test_a_step_that_goes_on_is_no_news_and_one_that_ends_is() -> None:
+def test_a_step_that_goes_on_is_no_news_and_one_that_does_something_else_or_ends_is() -> None:
     report = examples.warming()
     longer = replace(report, steps=[replace(step, seconds=99.0) for step in report.steps])
     ended = replace(report, steps=[replace(step, state="done") for step in report.steps])
+    elsewhere = replace(report, steps=[replace(step, detail="Waiting") for step in report.steps])
     assert longer.milestone == report.milestone
+    assert elsewhere.milestone != report.milestone
     assert ended.milestone != report.milestone
 
 

@@ -7,6 +7,21 @@ from tests.machines.conftest import NewMachine
 from tests.machines.first_boot import FirstBoot
 from tests.machines.installed import FIRST_BOOT_SECONDS, Host, equip
 
+# Something that has dpkg's lock before the startup script begins, as unattended-upgrades may.
+OTHER_INSTALLATION = {
+    "usr/local/lib/other-installation.py": """
+import fcntl, subprocess, time
+with open("/var/lib/dpkg/lock-frontend", "r+b") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    subprocess.run(["systemd-notify", "--ready"], check=True)
+    time.sleep(86400)
+""",
+    "etc/systemd/system/google-startup-scripts.service.d/other.conf": """
+[Service]
+ExecStartPre=/usr/bin/systemd-run --quiet --unit=other-installation --property=Type=notify \\
+  --property=NotifyAccess=all /usr/bin/python3 /usr/local/lib/other-installation.py
+""",
+}
 PICTURE = "/mnt/persist/comfyui/base/output/ComfyUI_00001_.png"
 
 
@@ -69,9 +84,18 @@ def test_the_next_boot_expects_what_this_one_took(standing: Host) -> None:
     assert standing.step("comfyui")["expected_seconds"] is not None
 
 
-def test_an_image_without_the_packages_gets_them(new_machine: NewMachine) -> None:
+def test_an_image_without_the_packages_gets_them_when_nothing_else_installs(new_machine: NewMachine) -> None:
     host = Host(equip(new_machine(warm=False, egress=True)))
+    for path, text in OTHER_INSTALLATION.items():
+        host.machine.guest.put(path, text.encode())
+
+    def step() -> str:
+        read = "cat /run/comfyweb/steps.json"
+        return host.machine.sh(read, check=False) if host.machine.guest.leader() else ""
+
     host.machine.start()
+    host.machine.until(lambda: "Another package installation is under way (python3, process " in step(), "words")
+    host.machine.sh("systemctl stop other-installation")
     host.wait_ready(FIRST_BOOT_SECONDS)
     assert host.step("packages")["state"] == "done"
     assert host.version() == sources.FIRST.removeprefix("v")

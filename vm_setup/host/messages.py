@@ -124,8 +124,8 @@ class Report:
 
     @property
     def milestone(self) -> str:
-        """Return what makes `phase` worth writing again when it changes: a step, not the seconds of one."""
-        steps = [[step.name, step.state] for step in self.steps]
+        """Return what makes `phase` worth writing again when it changes: what a step does, not the seconds of one."""
+        steps = [[step.name, step.state, step.detail] for step in self.steps]
         certificate = asdict(self.certificate)
         return encode({"phase": self.phase, "steps": steps, "tls": certificate, "warnings": list(self.warnings)})
 
