@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from vm_setup.keeper.world import PORT
+
 UNITS = Path(__file__).parents[2] / "vm_setup/units"
 PROGRAM = "/usr/bin/python3 /opt/comfyweb/current/comfyweb.pyz"
 
@@ -26,6 +28,12 @@ def test_the_keeper_is_started_again_for_ever_and_watched() -> None:
     assert (keeper["Service"]["Type"], keeper["Service"]["WatchdogSec"]) == ("notify", "30")
     assert "After" not in keeper["Unit"]
     assert "Requires" not in keeper["Unit"]
+
+
+def test_its_port_is_not_comfyuis_to_take() -> None:
+    comfyui = unit("comfyui.service")["Service"]
+    assert PORT < 1024
+    assert (comfyui["CapabilityBoundingSet"], comfyui["AmbientCapabilities"]) == ("", "")
 
 
 def test_what_it_knows_outlives_it_but_not_the_boot() -> None:

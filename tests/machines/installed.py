@@ -8,8 +8,9 @@ from typing import Any
 from tests.machines import sources
 from tests.machines.machine import PATIENCE, Machine
 from vm_setup import bundle
+from vm_setup.keeper.world import PORT as KEEPER
 
-COMFYUI, KEEPER = 8188, 8189
+COMFYUI = 8188
 FIRST_BOOT_SECONDS = 600.0  # the same, where packages are installed
 RECONCILE = "python3 /opt/comfyweb/current/comfyweb.pyz reconcile"
 DISKS = ("boot.img", "data.img")

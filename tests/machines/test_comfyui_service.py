@@ -4,7 +4,8 @@ import pytest
 
 from tests.machines import sources
 from tests.machines.conftest import NewHost
-from tests.machines.installed import COMFYUI, FIRST_BOOT_SECONDS, RECONCILE, Host
+from tests.machines.installed import COMFYUI, FIRST_BOOT_SECONDS, KEEPER, RECONCILE, Host
+from tests.machines.visiting import HTTP
 from tests.machines.weather import Sky
 
 UNIT = "comfyui.service"
@@ -34,6 +35,20 @@ def test_it_is_not_root_listens_on_loopback_and_cannot_reach_the_metadata_server
     assert {each for each in listening if not each.startswith("127.0.0.1:")} <= {"0.0.0.0:80", "[::]:80"}, "nginx alone"
     assert machine.sh(ASK) != ""
     assert machine.sh(f"setpriv --reuid comfyui --regid comfyui --clear-groups {ASK} || echo refused") == "refused"
+
+
+def test_it_cannot_take_the_ports_of_the_keeper_and_of_nginx_when_they_are_away(standing: Host) -> None:
+    machine = standing.machine
+    units = "comfyweb-keeper.service comfyweb-nginx.service"
+    inside = f"nsenter -t {standing.process(UNIT)} -m setpriv --reuid comfyui --regid comfyui --clear-groups"
+    take = "import socket, sys; socket.create_server(('127.0.0.1', int(sys.argv[1])))"
+    machine.sh(f"systemctl mask --runtime --now {units}")
+    for port, refused in ((KEEPER, True), (HTTP, True), (443, True), (8190, False)):
+        said = machine.sh(f'{inside} python3 -c "{take}" {port} 2>&1', check=False)
+        assert ("Permission denied" in said) is refused, (port, said)
+        assert refused or said == "", (port, said)
+    machine.sh(f"systemctl unmask --runtime {units}; systemctl start {units}")
+    standing.wait_ready()
 
 
 def test_it_cannot_change_its_own_software_or_the_machine(standing: Host) -> None:

@@ -9,7 +9,8 @@ from vm_setup.keeper.comfyui import ADDRESS
 from vm_setup.keeper.metadata import address
 from vm_setup.setup.paths import Paths
 
-PORT = 8189
+# One that only root may take: no code in ComfyUI can be there first, at boot or while the keeper starts again.
+PORT = 289
 STATE = "keeper.json"
 
 
