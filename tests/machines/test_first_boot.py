@@ -7,20 +7,22 @@ from tests.machines.conftest import NewMachine
 from tests.machines.first_boot import FirstBoot
 from tests.machines.installed import FIRST_BOOT_SECONDS, Host, equip
 
-# Something that has dpkg's lock before the startup script begins, as unattended-upgrades may.
-OTHER_INSTALLATION = {
-    "usr/local/lib/other-installation.py": """
+# Has dpkg's lock, as unattended-upgrades may, and says when it does.
+HOLD = """
 import fcntl, subprocess, time
 with open("/var/lib/dpkg/lock-frontend", "r+b") as file:
     fcntl.lockf(file, fcntl.LOCK_EX)
     subprocess.run(["systemd-notify", "--ready"], check=True)
     time.sleep(86400)
-""",
-    "etc/systemd/system/google-startup-scripts.service.d/other.conf": """
-[Service]
-ExecStartPre=/usr/bin/systemd-run --quiet --unit=other-installation --property=Type=notify \\
-  --property=NotifyAccess=all /usr/bin/python3 /usr/local/lib/other-installation.py
-""",
+"""
+IN_THE_BACKGROUND = "/usr/bin/systemd-run --quiet --unit"
+WHEN_READY = "--property=Type=notify --property=NotifyAccess=all"
+BEFORE_THE_STARTUP_SCRIPT = {
+    "usr/local/lib/other.py": HOLD,
+    "etc/systemd/system/google-startup-scripts.service.d/other.conf": (
+        f"[Service]\nExecStartPre={IN_THE_BACKGROUND}=other-installation {WHEN_READY} /usr/bin/python3 "
+        "/usr/local/lib/other.py\n"
+    ),
 }
 PICTURE = "/mnt/persist/comfyui/base/output/ComfyUI_00001_.png"
 
@@ -84,9 +86,20 @@ def test_the_next_boot_expects_what_this_one_took(standing: Host) -> None:
     assert standing.step("comfyui")["expected_seconds"] is not None
 
 
+def test_the_app_hears_by_guest_attributes_that_another_installation_is_waited_for(standing: Host) -> None:
+    machine = standing.machine
+    machine.sh(f"mv /usr/bin/git /usr/bin/git.away; cat > /run/other.py <<'END'\n{HOLD}\nEND")
+    machine.sh(f"{IN_THE_BACKGROUND}=other-installation {WHEN_READY} python3 /run/other.py")
+    machine.sh(f"{IN_THE_BACKGROUND}=again --collect google_metadata_script_runner startup")
+    machine.until(lambda: "this one waits until it is over" in machine.attributes()["phase"], "words", every=0.5)
+    machine.sh("mv /usr/bin/git.away /usr/bin/git; systemctl stop other-installation")
+    machine.until(lambda: standing.step("packages")["state"] == "done", "the end of the step")
+    machine.until(lambda: machine.sh("systemctl is-active again || true") == "inactive", "the end of the script")
+
+
 def test_an_image_without_the_packages_gets_them_when_nothing_else_installs(new_machine: NewMachine) -> None:
     host = Host(equip(new_machine(warm=False, egress=True)))
-    for path, text in OTHER_INSTALLATION.items():
+    for path, text in BEFORE_THE_STARTUP_SCRIPT.items():
         host.machine.guest.put(path, text.encode())
 
     def step() -> str:
