@@ -21,8 +21,8 @@ PAGE := rxconfig.py requirements.txt $(shell find comfyweb/ui comfyweb/comfyweb.
 	comfyweb/machine assets reflex.lock -type f ! -name '*.pyc' 2>/dev/null)
 SHELLS := .ci/run $(shell find vm_setup bench -name '*.sh' 2>/dev/null)
 PYTEST = $(BIN)/python -m pytest
-# Two at a time, since they wait more than they work; a file's tests stay together, since they share machines.
-MACHINES = $(PYTEST) -rs -n 2 --dist loadfile --no-loadscope-reorder tests/machines
+# Three at a time, since they wait more than they work; a file's tests stay together, since they share machines.
+MACHINES = $(PYTEST) -rs -n 3 --dist loadfile --no-loadscope-reorder tests/machines
 # Each of the two begins with half of the files, so that what a file needs is mostly loaded once.
 INNER = -n 2 --dist worksteal --ignore tests/machines --ignore tests/container
 

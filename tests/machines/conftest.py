@@ -19,8 +19,11 @@ from tests.machines.systems import DEBIAN, System
 from tests.machines.visiting import Visitor
 
 HERE = Path(__file__).parent
-# A worker that came to one of them last would be waited for by the other.
-LONGEST = ("test_whole_story.py", "test_ubuntu.py", "test_idle.py")
+# A worker that came to one of them last would be waited for by the others: the longest first.
+LONGEST = (
+    *("test_idle.py", "test_whole_story.py", "test_ubuntu.py", "test_first_boot.py", "test_power_cuts.py"),
+    *("test_disk_of_models.py", "test_comfyui_service.py", "test_certificates.py", "test_rig.py"),
+)
 FAILED = pytest.StashKey[bool]()
 # A program, and the Debian package that has it.
 NEEDED = {
@@ -51,7 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == HERE:
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.hookimpl(wrapper=True)

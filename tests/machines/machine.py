@@ -242,7 +242,7 @@ class Machine:
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
 
-    def until(self, holds: Callable[[], object], what: str, *, within: float = PATIENCE, every: float = 0.02) -> None:
+    def until(self, holds: Callable[[], object], what: str, *, within: float = PATIENCE, every: float = 0.05) -> None:
         """Wait until something holds. Raises `TooLate`, with what the machine has to say."""
         end = time.monotonic() + within
         while not holds():

@@ -5,6 +5,8 @@ The limit is seconds here. What takes a minute or more by its nature waits side 
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
@@ -102,20 +104,18 @@ class Slow:
 @pytest.fixture(scope="module", autouse=True)
 def slow(first_boot: FirstBoot) -> Iterator[Slow]:
     """Boot them, spoil them, and let them wait while the quick tests run."""
-    machines: list[Machine] = []
-    try:
-        hosts: dict[Callable[[Host], None], Host] = {}
-        for spoil in SPOILT:
-            machine = Machine()
-            machines.append(machine)
-            put_disks(first_boot.disks, equip(machine))
-            machine.metadata(comfyweb_idle_minutes="0.4")
-            hosts[spoil] = Host(machine).boot()
-            spoil(hosts[spoil])
+
+    def spoilt(machine: Machine, spoil: Callable[[Host], None]) -> Host:
+        put_disks(first_boot.disks, equip(machine))
+        machine.metadata(comfyweb_idle_minutes="0.4")
+        host = Host(machine).boot()
+        spoil(host)
+        return host
+
+    with ExitStack() as machines, ThreadPoolExecutor() as beside:
+        new = [machines.enter_context(Machine()) for _ in SPOILT]
+        hosts = dict(zip(SPOILT, beside.map(spoilt, new, SPOILT), strict=True))
         yield Slow(hosts=hosts, until=time.monotonic() + SLOW_SECONDS)
-    finally:
-        for machine in machines:
-            machine.close()
 
 
 def test_idle_it_powers_itself_off(new_host: NewHost) -> None:
