@@ -49,6 +49,12 @@ def test_the_dead_man_switch_looks_every_minute_and_never_hangs() -> None:
     assert service["Service"]["TimeoutStartSec"] == "90"
 
 
+def test_what_comfyui_can_not_be_without_is_reloaded_and_never_restarted_under_it() -> None:
+    for name in unit("comfyui.service")["Unit"]["Requires"].split():
+        service = unit(name)["Service"]
+        assert service["ExecReload"] == service["ExecStart"], name
+
+
 def test_the_gate_owns_nothing_and_only_nginx_gets_to_its_sockets() -> None:
     gate = unit("comfyweb-gate.service")["Service"]
     assert (gate["User"], gate["RuntimeDirectoryMode"], gate["CapabilityBoundingSet"]) == ("comfyweb-gate", "0750", "")

@@ -102,6 +102,19 @@ def test_a_release_that_hangs_or_dies_is_left_again_for_the_good_one(
     machine.until(lambda: release not in " ".join(standing.warnings()), "silence")
 
 
+def test_a_new_host_version_leaves_comfyui_and_its_prompt_alone(standing: Host) -> None:
+    machine, before = standing.machine, standing.process(UNIT)
+    gate = standing.process("comfyweb-gate.service")
+    standing.submit(600)
+    machine.sh("rm /var/lib/comfyweb/services-started")  # as when another version's services were started last
+    standing.reconcile()
+    assert standing.process("comfyweb-gate.service") != gate
+    assert (standing.process(UNIT), standing.jobs()) == (before, 1)
+    assert machine.sh("nft list table inet comfyweb | grep --count 169.254.169.254") != "0"
+    machine.request(COMFYUI, "POST", "/interrupt")
+    machine.until(lambda: standing.jobs() == 0, "an empty queue")
+
+
 def test_two_runs_at_once_do_no_harm(host: Host) -> None:
     host.boot()
     host.machine.wait_booted()
