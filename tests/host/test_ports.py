@@ -35,10 +35,22 @@ def test_a_program_that_listens_is_found() -> None:
 def test_the_page_is_told_for_as_long_as_it_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with keeping(tmp_path, monkeypatch) as kept:
         kept.programs.listens(APACHE)
+        kept.world.paths.units.mkdir(parents=True)
+        (kept.world.paths.units / ports.NGINX_UNIT).touch()
         kept.start()
         until(lambda: any("Port 80 is held by apache2" in one for one in kept.status().get("warnings", [])))
         kept.programs.listens("")
         until(lambda: not any("Port 80" in one for one in kept.status()["warnings"]))
+
+
+def test_nothing_is_in_the_way_of_an_nginx_that_is_not_installed_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with keeping(tmp_path, monkeypatch) as kept:
+        kept.programs.listens(APACHE)
+        kept.start()
+        kept.surveyed()
+        assert not any("Port 80" in one for one in kept.status()["warnings"])
 
 
 def test_a_service_is_named_with_how_to_end_it_and_our_own_nginx_is_none(

@@ -71,6 +71,33 @@ def test_what_went_wrong_in_one_step_does_not_keep_the_others_from_being_done(ho
     assert "nftables could not be installed: E: no network" in host.warnings
 
 
+def test_the_keeper_and_the_dead_man_switch_stand_before_anything_is_tried(host: Host) -> None:
+    (host.machine.root / "usr/bin/nft").unlink()
+
+    def nothing_works(line: str) -> Done | None:
+        return Done(code=1) if line.startswith(("apt-get", "useradd", "systemctl start mnt-persist")) else None
+
+    host.machine.on_command = nothing_works
+    assert host.reconcile() == 1
+    tried = host.machine.calls.index("systemctl --no-block start comfyweb-keeper.service comfyweb-deadman.timer")
+    assert all(call.startswith("systemctl") for call in host.machine.calls[:tried])
+    units = host.machine.paths.units
+    assert (units / "multi-user.target.wants/comfyweb-keeper.service").is_symlink()
+    assert (units / "timers.target.wants/comfyweb-deadman.timer").is_symlink()
+    assert (units / "comfyweb-deadman.service").exists()
+    assert host.machine.paths.good.is_symlink()
+
+
+def test_a_keeper_that_was_not_started_is_started_by_the_next_run(host: Host) -> None:
+    host.machine.on_command = lambda line: Done(code=1, err="no") if "start comfyweb-keeper" in line else None
+    assert host.reconcile() == 1
+    assert "does not start comfyweb's keeper: no" in host.warnings
+    host.machine.on_command = lambda _: None
+    host.machine.calls.clear()
+    assert host.reconcile() == 0
+    assert any("start comfyweb-keeper" in call for call in host.machine.calls)
+
+
 def test_missing_packages_are_installed_and_only_those(host: Host) -> None:
     (host.machine.root / "usr/bin/nft").unlink()
 

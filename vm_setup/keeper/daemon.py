@@ -296,6 +296,8 @@ class Keeper:
 
     def _look_at_ports(self) -> tuple[Holder, ...]:
         paths = self._world.paths
+        if not (paths.units / ports.NGINX_UNIT).exists():  # the archive's own serves until the set-up has put it aside
+            return ()
         return ports.others((80,) if tls.current(paths).mode == tls.NONE else (80, 443), paths.kernel)
 
     def _look_at_disk(self) -> Space | None:

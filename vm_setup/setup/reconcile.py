@@ -30,7 +30,7 @@ from vm_setup.setup import (
 )
 from vm_setup.setup.metadata import Attributes, Silent, Wanted
 from vm_setup.setup.paths import Data
-from vm_setup.setup.steps import CERTIFICATE, COMFYUI, DISK, FIREWALL, GATE, INSTALL, PACKAGES, Steps
+from vm_setup.setup.steps import CERTIFICATE, COMFYUI, DISK, FIREWALL, GATE, INSTALL, KEEPER, PACKAGES, Steps
 from vm_setup.setup.system import LOG, Commands, System, Trouble
 
 Read = Callable[[], Attributes]
@@ -106,7 +106,9 @@ def _bring(system: System, steps: Steps, wanted: Wanted, version: str, *, may_in
     began = time.monotonic()
     for words in wanted.wrong:
         steps.warn(words)
-    fine = _tried(steps, PACKAGES, lambda: packages.ensure(system, steps))
+    # First of all: whatever fails or takes long below, the machine is told of, and goes off when nobody uses it.
+    fine = _tried(steps, KEEPER, lambda: units.guard(system, version))
+    fine = _tried(steps, PACKAGES, lambda: packages.ensure(system, steps)) and fine
     fine = _tried(steps, FIREWALL, lambda: firewall.ensure(system, steps, wanted)) and fine
     fine = _tried(steps, CERTIFICATE, lambda: certificates.ensure(system, steps, wanted)) and fine
     fine = _tried(steps, GATE, lambda: web.ensure(system, steps)) and fine
@@ -150,7 +152,6 @@ def _bring(system: System, steps: Steps, wanted: Wanted, version: str, *, may_in
 def _start_services(system: System, steps: Steps, data: Data, version: str) -> None:
     """Install all units and what goes with them, and start those that run beside ComfyUI."""
     confined.write(system)
-    units.ensure_good(system, version)
     units.apply(system, [name for name in units.names() if name not in units.FIRST], data)
     if words := units.start_services(system, version):
         steps.warn(words)

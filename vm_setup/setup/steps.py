@@ -18,7 +18,7 @@ PACKAGES, GATE, DISK, DRIVER = "packages", "gate", "disk", "driver"
 INSTALL, COMFYUI = "comfyui-install", "comfyui"
 NAMES = (PACKAGES, GATE, DISK, DRIVER, INSTALL, COMFYUI)
 # They take no time worth showing: they are seen only when they fail.
-FIREWALL, CERTIFICATE = "firewall", "certificate"
+KEEPER, FIREWALL, CERTIFICATE = "keeper", "firewall", "certificate"
 _KEPT = 5
 
 Row = dict[str, object]

@@ -21,6 +21,8 @@ NGINX, GATE = "comfyweb-nginx.service", "comfyweb-gate.service"
 FIREWALL = "comfyweb-firewall.service"
 CERTIFICATES, CERTIFICATES_TIMER = "comfyweb-certificates.service", "comfyweb-certificates.timer"
 FIRST = (DISK, MOUNT)
+KEEPER, DEADMAN_TIMER = "comfyweb-keeper.service", "comfyweb-deadman.timer"
+GUARD = (KEEPER, "comfyweb-poweroff.service", "comfyweb-deadman.service", DEADMAN_TIMER)
 _DEVICE = r"dev-disk-by\x2did-google\x2dpersistent\x2dcomfyui.device.d/comfyweb.conf"
 _PYTHON = "/usr/bin/python3"
 RULES = "comfyweb/metadata-block.nft"
@@ -118,6 +120,19 @@ def start_services(system: System, version: str) -> str:
     files.link(system.paths.good, version)
     files.write(noted, now)
     return ""
+
+
+def guard(system: System, version: str) -> None:
+    """Have the keeper and the dead-man switch there, which need nothing else. Raises `Trouble` when systemd refuses."""
+    ensure_good(system, version)
+    apply(system, GUARD, Data(volume=system.paths.mount))
+    noted, now = system.paths.state / "guarded", _written(system, GUARD)
+    if files.read(noted) == now:
+        return
+    done = system.run("systemctl", "--no-block", "start", KEEPER, DEADMAN_TIMER)
+    if not done.ok:
+        raise Trouble(f"systemd does not start comfyweb's keeper: {done.words}")
+    files.write(noted, now)
 
 
 def ensure_good(system: System, version: str) -> None:
