@@ -85,6 +85,13 @@ def test_a_disk_with_a_single_byte_on_it_is_left_alone(machine: Machine, place: 
     assert "left untouched" in disk.verdict(machine.system)
 
 
+def test_the_page_is_told_how_far_the_look_at_a_large_disk_is(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, disk_bytes=3 << 30)
+    details: list[str] = []
+    disk.examine(machine.system, details.append)
+    assert details == [f"The data disk seems empty: {n} of 3 GiB are looked at" for n in (1, 2)]
+
+
 @pytest.mark.parametrize("kind", ["ext2", "ext3", "ext4"])
 def test_a_file_system_that_is_there_is_kept(machine: Machine, kind: str) -> None:
     mkfs(machine, kind)

@@ -205,6 +205,26 @@ def test_a_hold_that_is_taken_away_from_a_comfyui_that_never_starts_ends_soon_af
     assert life.goes_off(7200, reached=Reached.REFUSED) == STARTING_SECONDS + 10
 
 
+def test_a_hold_that_is_taken_away_from_a_comfyui_that_answers_lasts_no_longer_than_the_limit(life: Life) -> None:
+    saved = {**life.judge.to_json(life.now), "limit": 120.0}
+    life.judge = Judge(boot_id=BOOT_ID, version="1", now=life.now, verify=never, saved=saved)
+    life.see(0, holds={"installing": life.boot + 300})
+    assert life.goes_off(7200) == 130
+
+
+def test_a_drain_waits_for_the_data_disk_until_its_deadline_and_says_so() -> None:
+    life = Life()
+    life.order(StartDrain(600))
+    holds = {"disk": life.boot + 9000}
+    assert life.see(reached=Reached.REFUSED, holds=holds) == ""
+    assert any("data disk is worked on" in one for one in life.judge.report(life.now).warnings)
+    assert life.goes_off(7200, reached=Reached.REFUSED, holds=holds) == 600
+    life = Life()
+    life.order(StartDrain(600))
+    life.see(reached=Reached.REFUSED, holds=holds)
+    assert life.see(reached=Reached.REFUSED) == "drained"
+
+
 def test_a_hold_ends_after_a_day_however_often_it_is_written(life: Life) -> None:
     began = life.boot
     while not life.see(holds={"install": life.boot + 900}):

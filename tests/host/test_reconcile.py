@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.host import surroundings
 from tests.host.machine import Host
-from vm_setup.setup import extension, files
+from vm_setup.setup import extension, files, holds
 from vm_setup.setup.system import Done
 
 
@@ -49,17 +50,51 @@ def test_a_warm_boot_runs_no_command_at_all(host: Host) -> None:
 
 
 def test_the_machine_is_held_on_while_comfyui_is_installed(host: Host) -> None:
-    holds: list[object] = []
+    found: list[object] = []
 
     def look(line: str) -> None:
         if "checkout" in line:
-            holds.append(files.read_object(host.machine.paths.runtime / "holds/installing.json")["until"])
+            found.append(files.read_object(host.machine.paths.runtime / "holds/installing.json")["until"])
 
     host.machine.on_command = look
     host.reconcile()
-    [until] = holds
+    [until] = found
     assert isinstance(until, float)
     assert host.machine.time < until < host.machine.time + 86400
+
+
+def test_it_is_held_on_while_packages_are_installed_and_the_disk_is_worked_on(host: Host) -> None:
+    (host.machine.root / "usr/bin/nft").unlink()
+    held: dict[str, set[str]] = {}
+
+    def look(line: str) -> Done | None:
+        program = line.split(maxsplit=1)[0]
+        held[program] = {path.stem for path in (host.machine.paths.runtime / "holds").glob("*.json")}
+        return Done() if program == "apt-get" else None
+
+    host.machine.on_command = look
+    host.reconcile()
+    assert held["apt-get"] == {"packages"}
+    assert held["blkid"] == held["mkfs.ext4"] == {"disk"}
+    host.machine.attach(128 << 20)
+    host.machine.reboot()
+    assert held["e2fsck"] == held["resize2fs"] == {"disk"}
+    assert not list((host.machine.paths.runtime / "holds").glob("*.json"))
+
+
+def test_a_hold_is_written_anew_until_the_work_is_over(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holds, "_EVERY_SECONDS", 0.01)
+    file = host.machine.paths.runtime / "holds/work.json"
+
+    def until() -> float:
+        return float(str(files.read_object(file)["until"]))
+
+    with holds.held(host.machine.system, "work"):
+        first = until()
+        assert first <= host.machine.time + holds.SECONDS
+        host.machine.time += 1000
+        surroundings.until(lambda: until() > first + 900)
+    assert not file.exists()
 
 
 def test_what_went_wrong_in_one_step_does_not_keep_the_others_from_being_done(host: Host) -> None:

@@ -55,6 +55,11 @@ def test_what_comfyui_can_not_be_without_is_reloaded_and_never_restarted_under_i
         assert service["ExecReload"] == service["ExecStart"], name
 
 
+def test_a_shutdown_does_not_cut_off_the_work_on_the_data_disk() -> None:
+    service = unit("comfyweb-disk.service")["Service"]
+    assert (service["KillSignal"], service["TimeoutStopSec"]) == ("SIGCONT", "100")
+
+
 def test_the_gate_owns_nothing_and_only_nginx_gets_to_its_sockets() -> None:
     gate = unit("comfyweb-gate.service")["Service"]
     assert (gate["User"], gate["RuntimeDirectoryMode"], gate["CapabilityBoundingSet"]) == ("comfyweb-gate", "0750", "")

@@ -214,7 +214,7 @@ class Judge:
 
     def why_power_off(self, now: Now) -> str:
         """Return why the machine has to power off now; empty while it doesn't."""
-        jobs = self._jobs()
+        jobs = self._jobs(now)
         if self._drain is not None and self._drain.should_power_off(jobs, now=now.boot):
             return "drained" if jobs == 0 and not self._drain.stay else "the drain's deadline"
         return "idle" if self._clock(now).should_power_off(now.boot) else ""
@@ -247,6 +247,7 @@ class Judge:
         warnings = [
             *((self._limit_warning,) if self._limit_warning else ()),
             *troubles,
+            *((words.DISK_FIRST,) if self._drain is not None and idle.DISK_HOLD in self._live_holds(now) else ()),
             *words.of_comfyui(self._hang, self._idle, self._seen.look, now=now),
             *(words.of_machine(card, space, seen.boot.steps) if seen.looked_at else ()),
             *seen.boot.warnings,
@@ -271,8 +272,13 @@ class Judge:
             warnings=warnings,
         )
 
-    def _jobs(self) -> int | None:
-        """Return how many prompts a drain has to wait for: none, when there is no process that could have any."""
+    def _jobs(self, now: Now) -> int | None:
+        """Return how many prompts a drain has to wait for: none, when there is no process that could have any.
+
+        Nobody knows how much is left to do on the data disk, which must not be cut off either.
+        """
+        if idle.DISK_HOLD in self._live_holds(now):
+            return None
         look = self._seen.look
         if look is None or look.reached is Reached.SILENT:
             return None if look is not None or self._idle.busy else 0
@@ -298,10 +304,11 @@ class Judge:
         """Take in the holds of others. Each ends after a day, however often it is written anew.
 
         One that is taken away before its end has done what it was for, which may have been an installation longer than
-        the idle limit: what was installed has its time to start.
+        the idle limit: what was installed has its time to start, and who waited for it to begin, if that has answered.
         """
         if any(name not in holds for name in self._live_holds(now)):
-            self._idle = self._idle.hold(idle.STARTING, until=now.boot + STARTING_SECONDS, now=now.boot)
+            longest = STARTING_SECONDS if self._ready_at is None else min(STARTING_SECONDS, self._idle.limit)
+            self._idle = self._idle.hold(idle.STARTING, until=now.boot + longest, now=now.boot)
         self._holds_began = {name: self._holds_began.get(name, now.boot) for name in holds}
         self._holds = {
             name: min(until, self._holds_began[name] + idle.LONGEST_HOLD_SECONDS) for name, until in holds.items()

@@ -12,6 +12,7 @@ NO_CARD = "No graphics card answers (nvidia-smi)."
 NO_CHECK = (
     "Signatures can't be checked on this machine, so no command is obeyed: it has neither cryptography nor openssl."
 )
+DISK_FIRST = "The data disk is worked on: the machine goes off when that is over, or at the drain's deadline."
 NO_STATE = "The keeper can't write to /run: a restart of it will count as a use of the machine."
 NO_METADATA = "The metadata server does not answer: settings and commands from the page don't arrive."
 _LEAST_FREE_SHARE = 0.05

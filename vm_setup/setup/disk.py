@@ -10,16 +10,20 @@ import mmap
 import os
 import re
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from vm_setup.host.idle import DISK_HOLD
 from vm_setup.setup import files
+from vm_setup.setup.holds import held
 from vm_setup.setup.steps import DISK, Steps
 from vm_setup.setup.system import LOG, System
 
 _MIB = 1 << 20
 _CHUNK = 4 * _MIB
+_TELL_BYTES = 1 << 30
 _PAGE = 4096
 _GROUP_BYTES = 128 * _MIB  # ext4 with blocks of 4 KiB
 _MARK = b"comfyweb: this disk was blank and is being formatted\n"
@@ -109,7 +113,12 @@ def prepare(system: System, steps: Steps) -> State:
     steps.begin(DISK, "The data disk is looked at")
     if mounted(system):
         return State.USABLE
-    look = examine(system)
+    with held(system, DISK_HOLD):
+        return _prepare(system, steps, device)
+
+
+def _prepare(system: System, steps: Steps, device: Path) -> State:
+    look = examine(system, lambda words: steps.detail(DISK, words))
     state = judge(look)
     detail = look.busy or look.kind or "no file system"
     if state in {State.BLANK, State.UNFINISHED}:
@@ -135,8 +144,8 @@ def _verdict(system: System) -> Path:
     return system.paths.runtime / "disk.json"
 
 
-def examine(system: System) -> Look:
-    """Look at the disk without changing it."""
+def examine(system: System, tell: Callable[[str], None] = lambda _: None) -> Look:
+    """Look at the disk without changing it, and tell how far that is."""
     device = system.paths.disk
     if not device.exists():
         return Look()
@@ -156,7 +165,7 @@ def examine(system: System) -> Look:
         blkid_code=probe.code,
         kind=ambivalent or found.get("TYPE") or found.get("PTTYPE", ""),
         wipefs_silent=traces.ok and not traces.out.strip(),
-        zero=_is_zero(device, size),
+        zero=_is_zero(device, size, tell),
         marked=_read_at(device, _mark_place(size), _PAGE) == _mark(size),
     )
 
@@ -182,7 +191,7 @@ def mounted(system: System) -> bool:
     return any(where == str(system.paths.mount) for _, where in mounts(system))
 
 
-def _is_zero(device: Path, size: int) -> bool:
+def _is_zero(device: Path, size: int, tell: Callable[[str], None]) -> bool:
     """Whether the whole disk is zero, read from end to end.
 
     Nothing less proves that it never held anything. It is done once, for a new disk, and takes some minutes for each
@@ -195,9 +204,12 @@ def _is_zero(device: Path, size: int) -> bool:
         try:
             if size <= 0 or os.lseek(handle, 0, os.SEEK_END) < size:
                 return False
-            place = 0
+            place = told = 0
             with mmap.mmap(-1, _CHUNK) as block:  # aligned to pages, as O_DIRECT wants it
                 while place < size:
+                    if place - told >= max(_TELL_BYTES, size // 100):
+                        told = place
+                        tell(f"The data disk seems empty: {place >> 30} of {size >> 30} GiB are looked at")
                     count = os.preadv(handle, [block], place)
                     if count <= 0 or block[:count] != zeros[:count]:  # comparing is twenty times as fast as counting
                         return False

@@ -28,6 +28,7 @@ from vm_setup.setup import (
     units,
     web,
 )
+from vm_setup.setup.holds import held
 from vm_setup.setup.metadata import Attributes, Silent, Wanted
 from vm_setup.setup.paths import Data
 from vm_setup.setup.steps import CERTIFICATE, COMFYUI, DISK, FIREWALL, GATE, INSTALL, KEEPER, PACKAGES, Steps
@@ -37,7 +38,6 @@ Read = Callable[[], Attributes]
 
 _FIRST_PATIENCE_SECONDS = 2.0
 _PATIENCE_SECONDS = 300.0
-_HOLD_SECONDS = 2 * 3600.0
 _LONGEST_CHECK_SECONDS = 24 * 3600.0
 _ON_BOOT_DISK = "ComfyUI works on the boot disk for now."
 
@@ -106,9 +106,14 @@ def _bring(system: System, steps: Steps, wanted: Wanted, version: str, *, may_in
     began = time.monotonic()
     for words in wanted.wrong:
         steps.warn(words)
+
+    def install_packages() -> None:
+        with held(system, "packages"):
+            packages.ensure(system, steps)
+
     # First of all: whatever fails or takes long below, the machine is told of, and goes off when nobody uses it.
     fine = _tried(steps, KEEPER, lambda: units.guard(system, version))
-    fine = _tried(steps, PACKAGES, lambda: packages.ensure(system, steps)) and fine
+    fine = _tried(steps, PACKAGES, install_packages) and fine
     fine = _tried(steps, FIREWALL, lambda: firewall.ensure(system, steps, wanted)) and fine
     fine = _tried(steps, CERTIFICATE, lambda: certificates.ensure(system, steps, wanted)) and fine
     fine = _tried(steps, GATE, lambda: web.ensure(system, steps)) and fine
@@ -136,7 +141,7 @@ def _bring(system: System, steps: Steps, wanted: Wanted, version: str, *, may_in
             host_version=version,
         )
         _restart_with_new_unit(system, place)
-        with _hold(system):
+        with held(system, "installing"):
             place.ensure(wanted)
 
     fine = _tried(steps, DISK, find_volume) and fine
@@ -199,17 +204,6 @@ def _mount(system: System, steps: Steps) -> str:
     steps.begin(DISK, "The data disk is mounted")
     done = system.run("systemctl", "start", units.MOUNT, timeout=_LONGEST_CHECK_SECONDS)
     return "" if done.ok else done.words
-
-
-@contextmanager
-def _hold(system: System) -> Generator[None]:
-    """Keep the machine on while ComfyUI is installed, for two hours at most."""
-    hold = system.paths.runtime / "holds/installing.json"
-    files.write_object(hold, {"until": system.now() + _HOLD_SECONDS}, durable=False)
-    try:
-        yield
-    finally:
-        files.remove(hold)
 
 
 def main(version: str) -> int:
