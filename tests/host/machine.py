@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from vm_setup.keeper.seen import Look, Reached
 from vm_setup.setup import disk, files
 from vm_setup.setup.metadata import Silent
 from vm_setup.setup.paths import Data, Paths
@@ -68,7 +69,7 @@ class Machine:
 
     @property
     def system(self) -> System:
-        return System(paths=self.paths, run=self.run, now=self.clock, sleep=self.sleep, ask=self.ask)
+        return System(paths=self.paths, run=self.run, now=self.clock, sleep=self.sleep, look=self.look)
 
     @property
     def steps(self) -> Steps:
@@ -112,10 +113,12 @@ class Machine:
     def sleep(self, seconds: float) -> None:
         self.time += seconds
 
-    def ask(self, path: str) -> dict[str, object] | None:
-        if not self.started or (self.answering is not None and self.started not in self.answering):
-            return None
-        return {"system": {}} if path == "/system_stats" else {"queue_running": self.queue, "queue_pending": []}
+    def look(self) -> Look:
+        if not self.started:
+            return Look(began=self.time, reached=Reached.REFUSED)
+        if self.answering is not None and self.started not in self.answering:
+            return Look(began=self.time, reached=Reached.SILENT)
+        return Look(began=self.time, reached=Reached.ANSWERED, running=len(self.queue), pending=0)
 
     def run(
         self,

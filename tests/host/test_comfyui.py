@@ -136,6 +136,28 @@ def test_a_prompt_is_never_cut_by_an_upgrade(host: Host) -> None:
     assert host.machine.started == version(host, "v2")
 
 
+@pytest.mark.parametrize(("ready_at", "runs"), [(200.0, "v1"), (None, "v2")])
+def test_a_silent_comfyui_counts_as_busy_if_it_has_answered_in_this_boot(
+    host: Host, ready_at: float | None, runs: str
+) -> None:
+    host.upgrade("v2")
+    host.machine.answering = {version(host, "v2")}
+    files.write_object(host.machine.paths.runtime / "keeper.json", {"ready_at": ready_at})
+    host.reconcile()
+    assert host.machine.started == version(host, runs)
+    assert ("comes with the next boot" in host.warnings) is (runs == "v1")
+
+
+@pytest.mark.parametrize("queue", [[], [["a prompt"]]])
+def test_other_flags_cut_no_prompt_where_the_wanted_release_can_not_be_had(host: Host, queue: list[object]) -> None:
+    (host.machine.paths.etc / comfyui.FLAGS).write_text("COMFYUI_FLAGS=--of-another-card\n")
+    host.attributes["comfyweb-comfyui"] = "v99"
+    host.machine.queue = queue
+    host.reconcile()
+    assert ("systemctl stop comfyui.service" in host.machine.calls) is not bool(queue)
+    assert host.machine.started == version(host, "v1")
+
+
 def test_a_first_comfyui_that_does_not_answer_is_told_and_tried_again(tmp_path: Path) -> None:
     host = Host(tmp_path)
     host.machine.answering = set()

@@ -4,7 +4,9 @@
 expected time. It only looks: a ComfyUI that hangs is started again by the keeper (`systemctl restart comfyui`).
 """
 
-from vm_setup.host.reading import items
+from vm_setup.keeper.seen import Reached
+from vm_setup.keeper.world import STATE
+from vm_setup.setup import files
 from vm_setup.setup.steps import COMFYUI, Steps
 from vm_setup.setup.system import System
 
@@ -14,13 +16,18 @@ LONGEST_SECONDS = 1800.0
 
 def answers(system: System) -> bool:
     """Whether ComfyUI is up."""
-    return system.ask("/system_stats") is not None
+    return system.look().reached is Reached.ANSWERED
 
 
 def busy(system: System) -> bool:
-    """Whether prompts run or wait in ComfyUI; not while it is silent."""
-    queue = system.ask("/queue") or {}
-    return bool(items(queue.get("queue_running")) or items(queue.get("queue_pending")))
+    """Whether prompts run or wait in ComfyUI, or may.
+
+    One that is silent, although it has answered in this boot, may be kept from it by what it computes.
+    """
+    look = system.look()
+    if look.reached is Reached.SILENT:
+        return files.read_object(system.paths.runtime / STATE).get("ready_at") is not None
+    return bool(look.jobs)
 
 
 def wait(system: System, steps: Steps) -> int:

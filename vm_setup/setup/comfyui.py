@@ -99,8 +99,7 @@ class Place:
             words = str(failed.get("words", ""))
             self.steps.done(INSTALL, words)
             self.steps.warn(words)
-            if self._switch(good) or self._runs_another(good):
-                self._comes_up(again=True)
+            self._go_on_with(good)
             return
         try:
             installed = self._install(version, wanted)
@@ -110,8 +109,7 @@ class Place:
             self.steps.failed(
                 INSTALL, f"ComfyUI {wanted.release} could not be installed, so {_spoken(good)} goes on. {trouble}"
             )
-            if self._switch(good) or self._runs_another(good):
-                self._comes_up(again=True)
+            self._go_on_with(good)
             return
         self.steps.done(INSTALL)
         if self.current and answering.busy(self.system):
@@ -120,6 +118,11 @@ class Place:
             )
             return
         self._try(version, wanted, good, again=installed)
+
+    def _go_on_with(self, good: str) -> None:
+        """Have the good version run if another does, or with other flags; but never under a prompt."""
+        if (self._switch(good) or self._runs_another(good)) and not answering.busy(self.system):
+            self._comes_up(again=True)
 
     def _try(self, version: str, wanted: Wanted, good: str, *, again: bool) -> None:
         """Let a version run, and keep it when it answers."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from vm_setup.setup.asking import ask
+from vm_setup.keeper.comfyui import ADDRESS, Probe
+from vm_setup.keeper.seen import Look
 from vm_setup.setup.paths import Paths
 
 USER = "comfyui"
@@ -109,7 +110,7 @@ def since_boot() -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """The machine, as a step sees it. `ask` asks ComfyUI for the JSON at a path.
+    """The machine, as a step sees it. `look` looks at ComfyUI.
 
     `now` counts seconds from the boot; `wall` from the epoch, for dates alone, because it may be set.
     """
@@ -119,4 +120,4 @@ class System:
     now: Callable[[], float] = since_boot
     wall: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
-    ask: Callable[[str], dict[str, object] | None] = ask
+    look: Callable[[], Look] = Probe(ADDRESS, now=since_boot).look
