@@ -229,6 +229,49 @@ def test_a_machine_that_was_never_old_is_not_touched(tmp_path: Path) -> None:
     assert not any(path.is_symlink() for path in host.machine.data.base.iterdir())
 
 
+BACKUPS = """15 4 * * * root gsutil -m rsync -r /mnt/persist/comfyui/base/output gs://mine
+@daily root restic backup /mnt/persist/ComfyUI/output /mnt/persist/ComfyUI/user
+"""
+PROGRAMS = "[program:bot]\ncommand=/usr/bin/python3 /srv/comfyui-bot/main.py\ndirectory=/mnt/persist/ComfyUI/output\n"
+
+
+def test_the_users_own_jobs_and_programs_go_on(old: Host) -> None:
+    own = {"etc/cron.d/backup": BACKUPS, "etc/supervisor/conf.d/bot.conf": PROGRAMS}
+    for name, text in own.items():
+        old.machine.put(name, text)
+    old.reconcile()
+    for name, text in own.items():
+        assert (old.machine.root / name).read_text() == text
+
+
+def test_jobs_that_come_after_the_adoption_or_to_a_machine_that_was_never_old_are_the_users(
+    old: Host, tmp_path: Path
+) -> None:
+    for host in (old, Host(tmp_path / "new")):
+        host.reconcile()
+        added = {
+            "etc/cron.d/mine": "*/5 * * * * root test -e /run/idle && poweroff\n@reboot root /root/start_comfy.sh\n",
+            "etc/nginx/sites-enabled/mine": NGINX,
+        }
+        for name, text in added.items():
+            host.machine.put(name, text)
+        host.machine.reboot()
+        host.reconcile()
+        for name, text in added.items():
+            assert (host.machine.root / name).read_text() == text
+        assert "another script" not in host.warnings, "it is told in the boot of the adoption"
+
+
+def test_the_page_names_what_was_put_aside(old: Host) -> None:
+    old.reconcile()
+    for name in (
+        "etc/supervisor/conf.d/comfyui.conf",
+        "var/spool/cron/crontabs/root",
+        "etc/nginx/sites-enabled/comfyui",
+    ):
+        assert str(old.machine.root / name) in old.warnings
+
+
 def test_services_are_told_even_when_the_adoption_was_cut_off_before(old: Host) -> None:
     def cut_off(line: str) -> Done | None:
         if line == "supervisorctl update":

@@ -20,7 +20,9 @@ from vm_setup.setup.steps import Steps
 from vm_setup.setup.system import LOG, System
 
 FOLDERS = ("models", "custom_nodes", "output", "input", "user")
-_OLD = re.compile(r"comfyui|main\.py", re.IGNORECASE)
+_NAME = "comfyui"
+# The old ComfyUI's folder, or its program. A path below it may be in a job of the user's own, such as a backup.
+_OLD = re.compile(r"/mnt/persist/ComfyUI(?:/main\.py|/?(?=[\s\"';&]|$))", re.MULTILINE)
 _STOPS = re.compile(r"\b(shutdown|poweroff|halt|instances\s+stop)\b")
 _IDLE = re.compile(r"comfy|idle|8188", re.IGNORECASE)
 _LONGEST_SCRIPT = 100_000
@@ -85,12 +87,47 @@ class Manifest:
 
 
 def adopt_services(system: System, steps: Steps) -> None:
-    """Switch off what the old script had running. Costs a look at a few files where there is nothing."""
+    """Switch off what the old script had running, where it was; what is there later is the user's.
+
+    Only an old ComfyUI that is switched on again is switched off again: two of them would want the same port and card.
+    """
     manifest, etc = Manifest(system), system.paths.etc
-    for path in _supervised(etc):
+    is_first, is_old = not _looked(system).exists(), _is_old(system)
+    for path in _supervised(etc) if is_old else ():
         for name in _programs(files.read(path)):
             system.run("supervisorctl", "stop", name, timeout=60)
         manifest.change(path, _switched_off(files.read(path)))
+    if is_old and is_first:
+        _put_aside_jobs(system, manifest)
+    # Without `nofail` an absent disk would keep the machine from booting; the disk has a unit of its own now.
+    _comment_out(manifest, etc / "fstab", _mounts_the_disk)
+    _settle(system, manifest)
+    told, aside = files.read(_looked(system)).splitlines(), [str(entry["path"]) for entry in manifest.entries()]
+    if news := [path for path in aside if path not in told]:
+        steps.warn(
+            f"{'This machine was set up by another script. ' * is_old}Put aside or changed, until `comfyweb.pyz "
+            f"adopt-undo` is run on the machine: {', '.join(news)}."
+        )
+    if is_first or news:
+        files.write(_looked(system), "".join(f"{path}\n" for path in aside))
+
+
+def _looked(system: System) -> Path:
+    """Return the note that this boot disk was looked at to the end; it holds what people have been told of."""
+    return system.paths.state / "adoption-looked"
+
+
+def _is_old(system: System) -> bool:
+    """Whether the old script has set this machine up."""
+    texts = map(files.read, _configurations(system.paths.etc))
+    return (Data(volume=system.paths.mount).old / "main.py").is_file() or any(
+        _runs_comfyui(part) for text in texts for name, part in _sections(text) if name
+    )
+
+
+def _put_aside_jobs(system: System, manifest: Manifest) -> None:
+    """Put aside the jobs that stopped the machine or started ComfyUI, and nginx's way to it."""
+    etc = system.paths.etc
     crons = [*etc.glob("cron.d/*"), etc / "crontab", system.paths.root / "var/spool/cron/crontabs/root"]
     for path in sorted(crons):
         if path.is_file():
@@ -98,14 +135,6 @@ def adopt_services(system: System, steps: Steps) -> None:
     for site in sorted(etc.glob("nginx/sites-enabled/*")):
         if _fronts_comfyui(site):
             manifest.put_aside(site)
-    # Without `nofail` an absent disk would keep the machine from booting; the disk has a unit of its own now.
-    _comment_out(manifest, etc / "fstab", _mounts_the_disk)
-    _settle(system, manifest)
-    if manifest.entries():
-        steps.warn(
-            "This machine was set up by another script. Its services are switched off and its files are used where "
-            "they are; `comfyweb.pyz adopt-undo` on the machine puts everything back."
-        )
 
 
 def _settle(system: System, manifest: Manifest) -> None:
@@ -174,6 +203,7 @@ def undo(system: System, data: Data, *, stop: list[str], remove: list[str]) -> N
             files.remove(link)
         files.remove(system.paths.units / name)
     manifest.restore()
+    files.remove(_looked(system))
     for folder in FOLDERS:
         link = data.base / folder
         if link.is_symlink():
@@ -208,8 +238,13 @@ def _give_back(path: Path, uid: int, gid: int) -> None:
 
 def _supervised(etc: Path) -> list[Path]:
     """List supervisor's files that run ComfyUI."""
+    return [path for path in _configurations(etc) if _programs(files.read(path))]
+
+
+def _configurations(etc: Path) -> list[Path]:
+    """List supervisor's files."""
     places = [*etc.glob("supervisor/conf.d/*.conf"), etc / "supervisor/supervisord.conf", etc / "supervisord.conf"]
-    return [path for path in sorted(places) if path.is_file() and _programs(files.read(path))]
+    return [path for path in sorted(places) if path.is_file()]
 
 
 def _sections(text: str) -> Iterator[tuple[str, str]]:
@@ -220,14 +255,18 @@ def _sections(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _programs(text: str) -> list[str]:
-    """Return the programs that run ComfyUI, by their name or their command, and are not switched off."""
+    """Return the programs that run ComfyUI, by their name, folder or command, and are not switched off."""
     return [
         name
         for name, part in _sections(text)
         if name
-        and any(_OLD.search(v) for v in (name, *re.findall(r"^command\s*=(.*)$", part, re.MULTILINE)))
+        and (name.lower() == _NAME or _runs_comfyui(part))
         and not re.search(r"^autostart\s*=\s*false", part, re.MULTILINE)
     ]
+
+
+def _runs_comfyui(section: str) -> bool:
+    return any(map(_OLD.search, re.findall(r"^(?:command|directory)\s*=(.*)$", section, re.MULTILINE)))
 
 
 def _switched_off(text: str) -> str:
@@ -251,14 +290,15 @@ def _comment_out(manifest: Manifest, path: Path, is_meant: Callable[[str], bool]
 
 
 def _is_old_job(system: System, line: str) -> bool:
-    """Whether a crontab's line stops the machine when it seems idle, or looks after ComfyUI."""
+    """Whether a crontab's line stops the machine when it seems idle, or starts ComfyUI."""
     job = line.strip()
     if not job or job.startswith("#") or not re.match(r"[@\d*]", job):
         return False
     scripts = (system.paths.root / word.lstrip("/") for word in re.findall(r"/[\w./-]+", job))
     texts = [job, *(files.read(path)[:_LONGEST_SCRIPT] for path in scripts if path.is_file())]
     whole = "\n".join(texts)
-    return bool(re.search("comfy", job, re.IGNORECASE) or (_STOPS.search(whole) and _IDLE.search(whole)))
+    starts = job.startswith("@reboot") and (_OLD.search(whole) or re.search("start.*comfy", job, re.IGNORECASE))
+    return bool(starts or (_STOPS.search(whole) and _IDLE.search(whole)))
 
 
 def _fronts_comfyui(path: Path) -> bool:
