@@ -121,6 +121,7 @@ def test_the_keeper_and_the_dead_man_switch_stand_before_anything_is_tried(host:
     assert (units / "timers.target.wants/comfyweb-deadman.timer").is_symlink()
     assert (units / "comfyweb-deadman.service").exists()
     assert host.machine.paths.good.is_symlink()
+    assert "comfyui" in (host.machine.paths.etc / "needrestart/conf.d/comfyweb.conf").read_text()
 
 
 def test_a_keeper_that_was_not_started_is_started_by_the_next_run(host: Host) -> None:

@@ -60,6 +60,20 @@ def test_a_shutdown_does_not_cut_off_the_work_on_the_data_disk() -> None:
     assert (service["KillSignal"], service["TimeoutStopSec"]) == ("SIGCONT", "100")
 
 
+@pytest.mark.skipif(shutil.which("perl") is None, reason="perl is not installed")
+def test_an_upgrade_of_the_system_restarts_no_comfyui() -> None:
+    # As needrestart reads it: Perl, with a regular expression for each name of a service.
+    reads = """
+        our (%nrconf, $file, @names); ($file, @names) = @ARGV;
+        eval do { local(@ARGV, $/) = $file; <> }; die $@ if $@;
+        my $left_alone = $nrconf{override_rc};
+        for my $name (@names) { print "$name " if grep { $name =~ /$_/ && !$left_alone->{$_} } keys %$left_alone }
+    """
+    services = ["comfyui.service", "comfyweb-disk.service", "comfyweb-keeper.service", "my-comfyui.service"]
+    said = subprocess.run(["perl", "-e", reads, UNITS / "needrestart.conf", *services], capture_output=True, check=True)
+    assert said.stdout.decode().split() == services[:2]
+
+
 def test_the_gate_owns_nothing_and_only_nginx_gets_to_its_sockets() -> None:
     gate = unit("comfyweb-gate.service")["Service"]
     assert (gate["User"], gate["RuntimeDirectoryMode"], gate["CapabilityBoundingSet"]) == ("comfyweb-gate", "0750", "")

@@ -26,6 +26,7 @@ GUARD = (KEEPER, "comfyweb-poweroff.service", "comfyweb-deadman.service", DEADMA
 _DEVICE = r"dev-disk-by\x2did-google\x2dpersistent\x2dcomfyui.device.d/comfyweb.conf"
 _PYTHON = "/usr/bin/python3"
 RULES = "comfyweb/metadata-block.nft"
+NEEDRESTART = "needrestart/conf.d/comfyweb.conf"
 
 
 def names() -> list[str]:
@@ -123,7 +124,11 @@ def start_services(system: System, version: str) -> str:
 
 
 def guard(system: System, version: str) -> None:
-    """Have the keeper and the dead-man switch there, which need nothing else. Raises `Trouble` when systemd refuses."""
+    """Have the keeper and the dead-man switch there, which need nothing else. Raises `Trouble` when systemd refuses.
+
+    And keep upgrades of the system from restarting ComfyUI: needrestart(1) restarts all that uses a replaced library.
+    """
+    files.write_changed(system.paths.etc / NEEDRESTART, packed("needrestart.conf"))
     ensure_good(system, version)
     apply(system, GUARD, Data(volume=system.paths.mount))
     noted, now = system.paths.state / "guarded", _written(system, GUARD)
