@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -90,6 +91,29 @@ def test_the_page_is_told_how_far_the_look_at_a_large_disk_is(tmp_path: Path) ->
     details: list[str] = []
     disk.examine(machine.system, details.append)
     assert details == [f"The data disk seems empty: {n} of 3 GiB are looked at" for n in (1, 2)]
+
+
+@pytest.mark.parametrize("place", [None, 0, 64 * MIB - 1])
+def test_a_disk_that_somebody_takes_while_it_is_looked_at_is_theirs(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, place: int | None
+) -> None:
+    looked = disk._is_zero
+    device = machine.root / "dev/sdb"
+
+    def look(*args: Any, **more: Any) -> bool:
+        was_zero = looked(*args, **more)
+        if place is None:
+            mkfs(machine, "ext4")
+        else:
+            with device.open("r+b") as raw:
+                raw.seek(place)
+                raw.write(b"x")
+        return was_zero
+
+    monkeypatch.setattr(disk, "_is_zero", look)
+    assert disk.prepare(machine.system, machine.steps) is State.FOREIGN
+    assert "changed while it was looked at" in disk.verdict(machine.system)
+    assert not any("mkfs" in call for call in machine.calls)
 
 
 @pytest.mark.parametrize("kind", ["ext2", "ext3", "ext4"])

@@ -121,6 +121,9 @@ def _prepare(system: System, steps: Steps, device: Path) -> State:
     look = examine(system, lambda words: steps.detail(DISK, words))
     state = judge(look)
     detail = look.busy or look.kind or "no file system"
+    # Looking took its time, in which somebody may have come to use the disk.
+    if state is State.BLANK and judge(examine(system, ends_only=True)) is not State.BLANK:
+        state, detail = State.FOREIGN, "it was changed while it was looked at"
     if state in {State.BLANK, State.UNFINISHED}:
         steps.detail(DISK, "The data disk is empty: it is formatted")
         state, detail = _format(system, device, look.size)
@@ -144,8 +147,8 @@ def _verdict(system: System) -> Path:
     return system.paths.runtime / "disk.json"
 
 
-def examine(system: System, tell: Callable[[str], None] = lambda _: None) -> Look:
-    """Look at the disk without changing it, and tell how far that is."""
+def examine(system: System, tell: Callable[[str], None] = lambda _: None, *, ends_only: bool = False) -> Look:
+    """Look at the disk without changing it, and tell how far that is; with `ends_only` not between its ends."""
     device = system.paths.disk
     if not device.exists():
         return Look()
@@ -165,7 +168,7 @@ def examine(system: System, tell: Callable[[str], None] = lambda _: None) -> Loo
         blkid_code=probe.code,
         kind=ambivalent or found.get("TYPE") or found.get("PTTYPE", ""),
         wipefs_silent=traces.ok and not traces.out.strip(),
-        zero=_is_zero(device, size, tell),
+        zero=_is_zero(device, size, tell, ends_only=ends_only),
         marked=_read_at(device, _mark_place(size), _PAGE) == _mark(size),
     )
 
@@ -191,12 +194,12 @@ def mounted(system: System) -> bool:
     return any(where == str(system.paths.mount) for _, where in mounts(system))
 
 
-def _is_zero(device: Path, size: int, tell: Callable[[str], None]) -> bool:
+def _is_zero(device: Path, size: int, tell: Callable[[str], None], *, ends_only: bool) -> bool:
     """Whether the whole disk is zero, read from end to end.
 
     Nothing less proves that it never held anything. It is done once, for a new disk, and takes some minutes for each
     100 GB; what holds a file system is told from its first block. It is read past the kernel's cache, which would give
-    up everything else for it.
+    up everything else for it. Meanwhile nobody can mount the disk or format it (O_EXCL of a block device).
     """
     zeros = bytes(_CHUNK)
     try:
@@ -214,6 +217,8 @@ def _is_zero(device: Path, size: int, tell: Callable[[str], None]) -> bool:
                     if count <= 0 or block[:count] != zeros[:count]:  # comparing is twenty times as fast as counting
                         return False
                     place += count
+                    if ends_only:
+                        place = max(place, size - _CHUNK)
             return True
         finally:
             os.close(handle)
@@ -224,9 +229,9 @@ def _is_zero(device: Path, size: int, tell: Callable[[str], None]) -> bool:
 def _open_directly(device: Path) -> int:
     """Open a disk for reading past the cache; through it where that can't be."""
     try:
-        return os.open(device, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+        return os.open(device, os.O_RDONLY | os.O_CLOEXEC | os.O_EXCL | os.O_DIRECT)
     except OSError:
-        return os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(device, os.O_RDONLY | os.O_CLOEXEC | os.O_EXCL)
 
 
 def _read_at(device: Path, place: int, length: int) -> bytes:
