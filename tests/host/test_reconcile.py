@@ -160,6 +160,44 @@ def test_without_the_disk_comfyui_works_on_the_boot_disk_and_that_is_said(tmp_pa
     assert f"RequiresMountsFor={host.machine.paths.fallback}/comfyui" in unit
 
 
+@pytest.mark.parametrize("device", ["UUID=abcd", "/dev/disk/by-id/google-models"])
+def test_what_the_user_mounts_there_himself_is_used_and_stays_his(host: Host, device: str) -> None:
+    machine = host.machine
+    (machine.root / "dev/sdb").write_bytes(b"XFSB" + bytes(64 << 20))
+    host.reconcile()
+    assert "mount this one at /mnt/persist yourself" in host.warnings
+    line = f"{device} /mnt/persist xfs defaults,nofail 0 2\n"
+    machine.put("etc/fstab", line)
+
+    def fstab(command: str) -> Done | None:
+        if command != "systemctl start mnt-persist.mount":
+            return None
+        machine.paths.mount.mkdir(parents=True, exist_ok=True)
+        machine.put("proc/self/mountinfo", f"90 22 8:16 / {machine.paths.mount} rw - xfs /dev/sdb rw\n")
+        return Done()
+
+    machine.on_command = fstab
+    for _ in range(2):
+        machine.reboot()
+        assert host.reconcile() == 0
+        assert host.warnings == "[]"
+        assert host.steps["disk"] == "done"
+        assert files.read(machine.paths.etc / "fstab") == line
+        assert not list(machine.paths.units.rglob("mnt-persist.mount"))
+    assert (machine.data.current / "main.py").exists()
+
+
+@pytest.mark.parametrize("device", ["/dev/disk/by-id/google-persistent-comfyui", "UUID=abcd", "/dev/sdb"])
+def test_a_line_that_does_what_our_unit_does_is_put_aside_by_whatever_name(host: Host, device: str) -> None:
+    by_uuid = host.machine.root / "dev/disk/by-uuid/abcd"
+    by_uuid.parent.mkdir(parents=True)
+    by_uuid.symlink_to("../../sdb")
+    host.machine.put("etc/fstab", f"{device} /mnt/persist ext4 defaults 0 2\n")
+    assert host.reconcile() == 0
+    assert files.read(host.machine.paths.etc / "fstab").startswith("# ")
+    assert (host.machine.paths.units / "mnt-persist.mount").exists()
+
+
 def test_when_the_disk_is_back_comfyui_moves_to_it(tmp_path: Path) -> None:
     host = Host(tmp_path)
     host.machine.paths.disk.unlink()

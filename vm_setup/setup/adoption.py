@@ -100,7 +100,7 @@ def adopt_services(system: System, steps: Steps) -> None:
     if is_old and is_first:
         _put_aside_jobs(system, manifest)
     # Without `nofail` an absent disk would keep the machine from booting; the disk has a unit of its own now.
-    _comment_out(manifest, etc / "fstab", _mounts_the_disk)
+    _comment_out(manifest, etc / "fstab", lambda line: _mounts_our_disk(system, line))
     _settle(system, manifest)
     told, aside = files.read(_looked(system)).splitlines(), [str(entry["path"]) for entry in manifest.entries()]
     if news := [path for path in aside if path not in told]:
@@ -305,5 +305,23 @@ def _fronts_comfyui(path: Path) -> bool:
     return bool(re.search(r"proxy_pass\s+http://(127\.0\.0\.1|localhost|\[::1\]):8188", files.read(path)))
 
 
-def _mounts_the_disk(line: str) -> bool:
+def users_mount(system: System) -> bool:
+    """Whether `fstab` has something at /mnt/persist that our unit can't mount: then it is the user's to mount."""
+    lines = files.read(system.paths.etc / "fstab").splitlines()
+    return any(_mounts_at_persist(line) and not _mounts_our_disk(system, line) for line in lines)
+
+
+def _mounts_at_persist(line: str) -> bool:
     return not line.lstrip().startswith("#") and line.split()[1:2] == ["/mnt/persist"]
+
+
+def _mounts_our_disk(system: System, line: str) -> bool:
+    """Whether a line of `fstab` does what our unit does, by whatever name of the disk."""
+    if not _mounts_at_persist(line) or not (line.split()[2:3] or [""])[0].startswith("ext"):
+        return False
+    name = line.split(maxsplit=1)[0]
+    kind, _, value = name.replace('"', "").partition("=")
+    folder = {"UUID": "by-uuid", "LABEL": "by-label", "PARTUUID": "by-partuuid"}.get(kind)
+    device = system.paths.kernel / (f"dev/disk/{folder}/{value}" if folder else name.lstrip("/"))
+    ours = system.paths.disk
+    return device == ours or (device.exists() and device.resolve() == ours.resolve())

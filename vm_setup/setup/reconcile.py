@@ -122,7 +122,10 @@ def _bring(system: System, steps: Steps, wanted: Wanted, version: str, *, may_in
     def find_volume() -> None:
         nonlocal data
         adoption.adopt_services(system, steps)
-        units.apply(system, units.FIRST, data)
+        if adoption.users_mount(system):
+            units.withdraw(system, units.MOUNT)
+        else:
+            units.apply(system, units.FIRST, data)
         data = _volume(system, steps)
 
     def install() -> None:
@@ -185,7 +188,7 @@ def _tried(steps: Steps, name: str, action: Callable[[], None]) -> bool:
 def _volume(system: System, steps: Steps) -> Data:
     """Mount the data disk if it can be, and return where ComfyUI's data are in this boot."""
     trouble = "" if disk.mounted(system) else _mount(system, steps)
-    words = disk.verdict(system)
+    words = "" if adoption.users_mount(system) else disk.verdict(system)
     if not disk.mounted(system):
         steps.failed(DISK, words or f"The data disk could not be mounted ({trouble}). {_ON_BOOT_DISK}")
         system.paths.fallback.mkdir(parents=True, exist_ok=True)
@@ -198,7 +201,7 @@ def _volume(system: System, steps: Steps) -> Data:
 
 def _mount(system: System, steps: Steps) -> str:
     """Have the disk prepared and mounted by its units; return what went wrong."""
-    if not system.paths.disk.exists():
+    if not system.paths.disk.exists() and not adoption.users_mount(system):
         disk.prepare(system, steps)  # says so; systemd would wait for it
         return "it is not attached"
     steps.begin(DISK, "The data disk is mounted")

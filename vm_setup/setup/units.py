@@ -57,6 +57,16 @@ def apply(system: System, wanted: Iterable[str], data: Data) -> list[str]:
     return changed
 
 
+def withdraw(system: System, name: str) -> None:
+    """Take a unit away, so that another of its name serves. Raises `Trouble` when systemd refuses."""
+    if not files.read(system.paths.units / name).startswith(MARK):
+        return
+    for link in system.paths.units.glob(f"*.*/{name}"):
+        files.remove(link)
+    files.remove(system.paths.units / name)
+    _load(system)
+
+
 def _load(system: System) -> None:
     """Let systemd read what was written, unless it has: a kill between the two is noticed by the note."""
     noted, now = system.paths.state / "units-loaded", _written(system, [*names(), _DEVICE])
