@@ -1,6 +1,7 @@
 """From whatever a machine is to what it should be; a second time nothing happens."""
 
 import fcntl
+import os
 import threading
 from pathlib import Path
 
@@ -306,6 +307,20 @@ def test_a_second_run_waits_for_the_first(host: Host) -> None:
         assert host.machine.calls == []
     second.join(60)
     assert host.release() == "# v1\n"
+
+
+def test_where_comfyuis_user_has_another_number_all_that_was_its_own_is_given_to_it(host: Host) -> None:
+    host.reconcile()
+    passwd = host.machine.root / "etc/passwd"
+    passwd.write_text(passwd.read_text().replace(f"comfyui:x:{os.getuid()}:", "comfyui:x:4242:"))
+    host.machine.calls.clear()
+    host.reconcile()
+    given = {Path(call.split()[-1]) for call in host.machine.calls if call.startswith("chown -Rh 4242:")}
+    tree = host.machine.data.tree
+    environments = {*tree.glob("venv-*"), *tree.glob("tools-*")}
+    assert len(environments) == 2
+    assert given >= environments | {tree / "base", tree / "home", tree / "uv-cache"}
+    assert not given & {tree / "releases", tree / "state"}
 
 
 def test_an_unexpected_fault_is_told_where_it_happened(host: Host) -> None:

@@ -57,6 +57,8 @@ def ensure_folders(system: System, data: Data, uid: int, gid: int) -> None:
             if not folder.is_symlink():
                 folder.mkdir(exist_ok=True)
                 _give(system, folder, uid, gid)
+        for environment in (*data.tree.glob("venv-*"), *data.tree.glob("tools-*")):
+            _give(system, environment, uid, gid)
     except OSError as error:
         raise Trouble(f"The data volume {data.volume} can't be written: {error.strerror}") from error
 
