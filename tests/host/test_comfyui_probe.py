@@ -36,6 +36,12 @@ def test_it_tells_how_far_the_running_prompt_is(peer: Peer) -> None:
     assert probe(peer).look().current is None
 
 
+@pytest.mark.parametrize("node", ["KSampler (Efficient)", "Power Lora Loader (rgthree)", "图像缩放"])
+def test_a_node_may_have_any_name(peer: Peer, node: str) -> None:
+    peer.answers["/comfyweb/current"] = RUNS | {"node": node}
+    assert probe(peer).look().current == Current(prompt_id="p-1", node=node, percent=42.5)
+
+
 @pytest.mark.parametrize(
     "answer", [{}, [], "x", RUNS | {"percent": "half"}, RUNS | {"node": 5}, RUNS | {"prompt_id": "p" * 500}]
 )

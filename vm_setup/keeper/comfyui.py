@@ -7,6 +7,7 @@ often. Seen with ComfyUI 0.33.0. How far a running prompt is, our own extension 
 
 from collections.abc import Callable
 
+from vm_setup.host.boot import one_line
 from vm_setup.host.messages import Current
 from vm_setup.host.reading import items, json_value, mapping, number, word
 from vm_setup.keeper.asking import Answer, AskError, AskRefusedError, AskTooLongError, Request, ask
@@ -92,7 +93,8 @@ class Probe:
             found = self._object(_CURRENT)
         except (AskError, ValueError):
             return None
-        prompt_id, node = (word(found.get(name), limit=_WORD_LIMIT) for name in ("prompt_id", "node"))
+        # A node's class may be named in any way: "KSampler (Efficient)".
+        prompt_id, node = word(found.get("prompt_id"), limit=_WORD_LIMIT), one_line(found.get("node"))[:_WORD_LIMIT]
         percent = number(found.get("percent"))
         if not prompt_id or not node or percent is None:
             return None
