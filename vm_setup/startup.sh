@@ -34,7 +34,6 @@ find_python() {
 unpack() {
   local program=$home/$version/comfyweb.pyz
   if ! echo "$sha256  $program" | sha256sum --check --status 2>/dev/null; then
-    mkdir -p "$home/$version"
     sed '1,/^__PAYLOAD__$/d' "$0" | base64 --decode >"$program.new" 2>/dev/null || true
     echo "$sha256  $program.new" | sha256sum --check --status || fail 'The host bundle arrived damaged. Load it up again.'
     sync "$program.new"
@@ -52,7 +51,8 @@ main() {
   local python
   [ "$(id -u)" = 0 ] || fail 'The host bundle must run as root.'
   python=$(find_python) || fail 'The machine has no Python 3.10 or newer. Use Debian 12, Ubuntu 22.04, or newer images.'
-  unpack
+  mkdir -p "$home/$version"
+  (flock 9 && unpack) 9>"$home/.unpack.lock" # it may be started twice at once
   exec "$python" "$home/current/comfyweb.pyz" reconcile
 }
 

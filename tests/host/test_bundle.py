@@ -1,5 +1,6 @@
 """The one file that a machine gets: small, known again, the same from the same sources, and whole on the machine."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -74,6 +75,18 @@ def test_it_unpacks_itself_and_runs(script: Path) -> None:
         done = start(script)
         assert (done.returncode, done.stdout.strip()) == (0, version_of(script.read_text())), done.stderr
     assert (script.parent / "opt/current").is_symlink()
+
+
+def test_a_second_one_waits_until_the_first_has_unpacked(script: Path) -> None:
+    home = script.parent / "opt"
+    home.mkdir()
+    with (home / ".unpack.lock").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second = subprocess.Popen(["bash", str(script)], stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(0.3)
+        assert not list(home.rglob("*.pyz*"))
+    assert second.communicate()[0].strip() == version_of(script.read_text())
 
 
 def test_a_program_that_a_power_cut_has_left_in_pieces_is_unpacked_again(script: Path) -> None:
