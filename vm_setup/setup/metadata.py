@@ -42,7 +42,6 @@ _DOMAIN = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]
 _EMAIL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%+'-]{0,63}@[A-Za-z0-9.-]{1,190}\.[A-Za-z0-9-]{2,60}")
 _SERVER = re.compile(r"https://[A-Za-z0-9.\[\]:-]{1,253}(/[\w./~%?=&-]{0,300})?")
 _STORED = re.compile(r"(gs://[a-z0-9][a-z0-9._-]{1,220}/\S{1,1000}|https://[A-Za-z0-9.-]{1,253}(:\d{1,5})?/\S{1,2000})")
-_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]{1,260}")
 _PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(==|>=|<=|~=|<|>)[A-Za-z0-9.+*!_-]+")
 
 
@@ -114,7 +113,6 @@ class Wanted:
     email: str = ""
     origin_pair: tuple[str, str] | None = None
     acme_server: str = DEFAULT_ACME_SERVER
-    app_origin: str = ""
     allowed: Allowed = field(default_factory=Allowed)
     app: Allowed = field(default_factory=Allowed)
     wrong: tuple[str, ...] = ()
@@ -164,7 +162,6 @@ class Wanted:
             email=one("ssl_email", _EMAIL, ""),
             origin_pair=pair(),
             acme_server=one("comfyweb-acme-server", _SERVER, DEFAULT_ACME_SERVER),
-            app_origin=one("comfyweb-app-origin", _ORIGIN, ""),
             allowed=visitors(allowed.PEOPLE),
             app=visitors(allowed.APP),
             wrong=tuple(wrong),
