@@ -212,6 +212,21 @@ def test_a_hold_that_is_taken_away_from_a_comfyui_that_answers_lasts_no_longer_t
     assert life.goes_off(7200) == 130
 
 
+def test_a_comfyui_that_ends_for_good_is_told_of_after_a_minute_until_it_answers(life: Life) -> None:
+    def told() -> bool:
+        return any("ComfyUI ended at" in one for one in life.judge.report(life.now).warnings)
+
+    life.goes_off(50, reached=Reached.REFUSED)
+    assert not told()
+    life.goes_off(30, reached=Reached.REFUSED)
+    assert told()
+    life.see(0)
+    assert not told()
+    started = Life()
+    started.goes_off(600, reached=Reached.REFUSED)
+    assert not any("ended" in one for one in started.judge.report(started.now).warnings), "it has not answered yet"
+
+
 def test_a_drain_waits_for_the_data_disk_until_its_deadline_and_says_so() -> None:
     life = Life()
     life.order(StartDrain(600))

@@ -94,6 +94,7 @@ class Judge:
         self.acks: deque[str] = deque(acks, maxlen=_ACKS)
         self.stopping = word(parts.get("stopping"), limit=_WORD_LIMIT) or ""
         self._hang = Hang(restarted=self._restarted)
+        self._gone_since: float | None = None
         self._refusal_told = -_TELL_EVERY_SECONDS
 
     def to_json(self, now: Now) -> dict[str, object]:
@@ -248,6 +249,7 @@ class Judge:
             *((self._limit_warning,) if self._limit_warning else ()),
             *troubles,
             *((words.DISK_FIRST,) if self._drain is not None and idle.DISK_HOLD in self._live_holds(now) else ()),
+            *words.of_end(self._gone_since, now=now),
             *words.of_comfyui(self._hang, self._idle, self._seen.look, now=now),
             *(words.of_machine(card, space, seen.boot.steps) if seen.looked_at else ()),
             *seen.boot.warnings,
@@ -290,6 +292,10 @@ class Judge:
             jobs = 1  # a prompt that came since the last answer
         self._idle = self._idle.see_queue(jobs, now=now.boot, alive=look.reached is Reached.SILENT)
         self._comfyui = look.version or self._comfyui
+        if look.reached is not Reached.REFUSED or self._ready_at is None:
+            self._gone_since = None
+        elif self._gone_since is None:
+            self._gone_since = now.boot
         if look.reached is Reached.ANSWERED and self._ready_at is None:
             self._ready_at = now.boot
             self._idle = self._idle.release(idle.STARTING).note("ready", now=now.boot)

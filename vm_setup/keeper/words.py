@@ -18,6 +18,7 @@ NO_METADATA = "The metadata server does not answer: settings and commands from t
 _LEAST_FREE_SHARE = 0.05
 _LEAST_FREE_BYTES, _ENOUGH_FREE_BYTES = 2 << 30, 20 << 30
 _RESTART_TOLD_SECONDS = 3600.0
+_ENDED_SECONDS = 60.0
 
 
 def of_comfyui(hang: Hang, clock: Idle, look: Look | None, *, now: Now) -> Iterator[str]:
@@ -31,6 +32,15 @@ def of_comfyui(hang: Hang, clock: Idle, look: Look | None, *, now: Now) -> Itera
         yield f"ComfyUI doesn't answer. It had prompts, which count as running until it does, at most until {until}."
     elif hang.silent_since is not None and now.boot - hang.silent_since >= SILENT_SECONDS:
         yield f"ComfyUI runs but hasn't answered since {now.tell(hang.silent_since)}."
+
+
+def of_end(gone_since: float | None, *, now: Now) -> Iterator[str]:
+    """Say since when ComfyUI, which had answered before, has run no more: a start of it takes its time."""
+    if gone_since is not None and now.boot - gone_since >= _ENDED_SECONDS:
+        yield (
+            f"ComfyUI ended at {now.tell(gone_since)} and is started again. If it stays away, its log says why: "
+            "journalctl -u comfyui"
+        )
 
 
 def of_machine(card: Card | None, space: Space | None, steps: Sequence[Step]) -> Iterator[str]:
