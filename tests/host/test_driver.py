@@ -1,12 +1,15 @@
 """The graphics card and its driver: a clear word for each way in which they can be wrong."""
 
+import os
+import subprocess
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from tests.host.machine import Machine
 from vm_setup.setup import driver, files
-from vm_setup.setup.system import NOT_FOUND, TIMED_OUT, Done
+from vm_setup.setup.system import NOT_FOUND, TIMED_OUT, Commands, Done
 
 
 @pytest.fixture
@@ -54,3 +57,13 @@ def test_no_card_is_said_and_other_devices_are_not_one(machine: Machine) -> None
     machine.put("sys/bus/pci/devices/0000:00:05.0/class", "0x030000\n")
     assert "no NVIDIA graphics card" in told(machine)
     assert not driver.has_card(machine.system)
+
+
+def test_a_program_that_can_not_be_killed_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `nvidia-smi` is, asleep in a driver that hangs."""
+    monkeypatch.setattr(subprocess.Popen, "kill", mock.Mock())
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    assert Commands()("cat", fifo, timeout=0.1).code == TIMED_OUT
+    with fifo.open("w"):  # whose reader is there still: this ends it
+        pass

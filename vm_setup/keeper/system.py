@@ -19,27 +19,33 @@ _CARD_FIELDS = ("name", "memory.used", "memory.total", "utilization.gpu")
 
 
 def run(argv: Sequence[str], *, seconds: float = _COMMAND_SECONDS) -> tuple[int, bytes]:
-    """Run a command and return its exit code and output; 127 when there is no such, 124 when it takes too long.
-
-    A process that can't be killed (a driver that hangs) is left behind rather than waited for.
-    """
+    """Run a command and return its exit code and output; 127 when there is no such, 124 when it takes too long."""
     try:
         process = subprocess.Popen(  # noqa: S603 - the words are ours, and no shell reads them
             list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
     except OSError:
         return 127, b""
+    said = end_of(process, seconds=seconds)
+    return (124, b"") if said is None else (process.returncode, said[0][-_OUTPUT_LIMIT:])
+
+
+def end_of(process: "subprocess.Popen[bytes]", *, seconds: float) -> tuple[bytes, bytes] | None:
+    """Wait for a process and return what it has said; None when it takes too long, and then it is killed.
+
+    One that can't be killed (a driver that hangs) is left behind rather than waited for.
+    """
     try:
-        out, _ = process.communicate(timeout=seconds)
+        return process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(1)
-        return 124, b""
+        return None
     finally:
-        if process.stdout is not None:
-            process.stdout.close()
-    return process.returncode, out[-_OUTPUT_LIMIT:]
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def card() -> Card:

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from vm_setup.keeper.comfyui import ADDRESS, Probe
 from vm_setup.keeper.seen import Look
+from vm_setup.keeper.system import end_of
 from vm_setup.setup.paths import Paths
 
 USER = "comfyui"
@@ -79,28 +80,26 @@ class Commands:
         LOG.debug("%s", " ".join(words))
         clean = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
         try:
-            done = subprocess.run(  # noqa: S603 - the words are ours, and no shell reads them
+            process = subprocess.Popen(  # noqa: S603 - the words are ours, and no shell reads them
                 words,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=timeout,
-                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 cwd=cwd or "/",
                 env={**clean, **(env or {})},
                 pass_fds=tuple(self.held),
-                **_as_user(user),
+                user=user or None,
+                group=user or None,
+                extra_groups=[] if user else None,
+                umask=0o022 if user else -1,
             )
-        except subprocess.TimeoutExpired:
-            return Done(code=TIMED_OUT, err=f"{words[0]} took longer than {timeout:g} s")
         except (OSError, KeyError) as error:
             return Done(code=NOT_FOUND, err=f"{words[0]}: {error}")
-        return Done(code=done.returncode, out=done.stdout, err=done.stderr)
-
-
-def _as_user(user: str) -> dict[str, Any]:
-    return {"user": user, "group": user, "extra_groups": [], "umask": 0o022} if user else {}
+        said = end_of(process, seconds=timeout)
+        if said is None:
+            return Done(code=TIMED_OUT, err=f"{words[0]} took longer than {timeout:g} s")
+        out, err = (text.decode(errors="replace") for text in said)
+        return Done(code=process.returncode, out=out, err=err)
 
 
 def since_boot() -> float:
