@@ -63,7 +63,10 @@ class Run(Protocol):
 
 @dataclass(slots=True)
 class Commands:
-    """Runs real commands. `held` are open files that they keep open too: a lock outlives us as long as they do."""
+    """Runs real commands. `held` are open files that they keep open too: a lock outlives us as long as they do.
+
+    Those of another user, who may run anything, don't get them: they end with us.
+    """
 
     held: Sequence[int] = ()
 
@@ -81,16 +84,13 @@ class Commands:
         clean = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
         try:
             process = subprocess.Popen(  # noqa: S603 - the words are ours, and no shell reads them
-                words,
+                [*_becoming(user), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd=cwd or "/",
                 env={**clean, **(env or {})},
-                pass_fds=tuple(self.held),
-                user=user or None,
-                group=user or None,
-                extra_groups=[] if user else None,
+                pass_fds=() if user else tuple(self.held),
                 umask=0o022 if user else -1,
             )
         except (OSError, KeyError) as error:
@@ -100,6 +100,17 @@ class Commands:
             return Done(code=TIMED_OUT, err=f"{words[0]} took longer than {timeout:g} s")
         out, err = (text.decode(errors="replace") for text in said)
         return Done(code=process.returncode, out=out, err=err)
+
+
+def _becoming(user: str) -> tuple[str, ...]:
+    """Return what makes a command run as a user who stays that one: no setuid program can make it another (setpriv(1)).
+
+    It is killed when we are.
+    """
+    if not user:
+        return ()
+    bare = ("--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--pdeathsig=KILL")
+    return ("setpriv", f"--reuid={user}", f"--regid={user}", *bare, "--")
 
 
 def since_boot() -> float:
