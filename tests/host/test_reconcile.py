@@ -309,6 +309,17 @@ def test_a_second_run_waits_for_the_first(host: Host) -> None:
     assert host.release() == "# v1\n"
 
 
+def test_a_file_in_the_place_of_a_folder_of_models_keeps_nothing_from_being_installed(host: Host) -> None:
+    host.reconcile()
+    models = host.machine.data.base / "models"
+    models.rmdir()
+    models.write_text("of a node's")
+    host.upgrade("v2")
+    assert host.reconcile() == 0
+    assert host.release() == "# v2\n"
+    assert models.read_text() == "of a node's"
+
+
 def test_where_comfyuis_user_has_another_number_all_that_was_its_own_is_given_to_it(host: Host) -> None:
     host.reconcile()
     passwd = host.machine.root / "etc/passwd"

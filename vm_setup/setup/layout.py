@@ -54,9 +54,10 @@ def ensure_folders(system: System, data: Data, uid: int, gid: int) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         theirs = (data.base, data.home, data.cache)
         for folder in (*theirs, *(data.base / name for name in FOLDERS)):
-            if not folder.is_symlink():
-                folder.mkdir(exist_ok=True)
-                _give(system, folder, uid, gid)
+            if folder.is_symlink() or folder.is_file():  # the user's own arrangement, or a node's mistake
+                continue
+            folder.mkdir(exist_ok=True)
+            _give(system, folder, uid, gid)
         for environment in (*data.tree.glob("venv-*"), *data.tree.glob("tools-*")):
             _give(system, environment, uid, gid)
     except OSError as error:
