@@ -127,6 +127,7 @@ class Site:
         site = self
         self.activity = 0
         self.origin = ""
+        self.uploaded = threading.Event()
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -137,6 +138,9 @@ class Site:
                 self.wfile.write(body.encode())
 
             def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"] or 0))
+                if self.path.startswith("/upload/"):
+                    site.uploaded.wait(60)
                 site.activity += self.path == "/_host/activity"
                 self.send_response(204)
                 self.end_headers()
@@ -211,6 +215,24 @@ def test_real_input_is_told_to_the_host_and_to_the_app_at_most_every_half_minute
     assert kinds(page).count("input") == 1
     assert all(message["source"] == "comfyweb" for message in heard(page))
     assert site.activity == 1
+
+
+@pytest.mark.browser
+def test_an_upload_is_told_to_the_host_for_as_long_as_it_goes_on(page: Page, site: Site) -> None:
+    page.clock.install()
+    frame = framed(page, site)
+    frame.evaluate(
+        "{ window.upload = window.comfyApi.fetchApi('/upload/image', { method: 'POST', body: 'picture' }); undefined }"
+    )
+    until(lambda: site.activity == 1)
+    for told in (2, 3):
+        page.clock.run_for(30_000)
+        until(lambda told=told: site.activity == told)
+    site.uploaded.set()
+    assert frame.evaluate("window.upload.then((answer) => answer.status)") == 204
+    page.clock.run_for(90_000)
+    frame.evaluate("window.comfyApi.fetchApi('/other', { method: 'POST' })")
+    assert site.activity == 3
 
 
 @pytest.mark.browser

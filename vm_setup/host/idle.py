@@ -1,8 +1,8 @@
 """When nobody has used the machine long enough to power it off. Only the host sees the truth, so it alone decides.
 
-Use is real input, a prompt, an upload, a keep-alive, and every moment in which a job runs or waits. A page that is
-open, its websocket and its GETs are not: a forgotten tab makes them for ever. A machine that was never used counts
-from its boot. What takes long without being use (a first installation) takes a hold, which has an end.
+Use is real input, a prompt, an upload by the page, a keep-alive, and every moment in which a job runs or waits. A page
+that is open, its websocket and its GETs are not: a forgotten tab makes them for ever. A machine that was never used
+counts from its boot. What takes long without being use (a first installation) takes a hold, which has an end.
 
 Times are seconds of a clock that never jumps (CLOCK_BOOTTIME), so that setting the wall clock stops nothing early.
 """

@@ -27,17 +27,34 @@ async function learn() {
   }
 }
 
+function note(type) {
+  tell("input", { type });
+  fetch("/_host/activity", { method: "POST", keepalive: true }).catch(() => undefined);
+  if (origin === "") learn();
+}
+
 function seen(event) {
   if (!event.isTrusted || event.timeStamp - last < EVERY) return;
   last = event.timeStamp;
-  tell("input", { type: event.type });
-  fetch("/_host/activity", { method: "POST", keepalive: true }).catch(() => undefined);
-  if (origin === "") learn();
+  note(event.type);
 }
 
 for (const type of ["pointerdown", "keydown", "wheel"]) {
   window.addEventListener(type, seen, { capture: true, passive: true });
 }
+
+// An upload may take longer than the idle limit. One of which nothing comes any more is ended by nginx.
+const fetchApi = api.fetchApi;
+api.fetchApi = async function (path, options) {
+  if (options?.method !== "POST" || !String(path).startsWith("/upload/")) return fetchApi.call(this, path, options);
+  note("upload");
+  const noting = setInterval(note, EVERY, "upload");
+  try {
+    return await fetchApi.call(this, path, options);
+  } finally {
+    clearInterval(noting);
+  }
+};
 
 // ComfyUI sends an empty status when its connection breaks.
 api.addEventListener("status", (event) => {
