@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.authority import issue
-from vm_setup.setup import asking, fetching, metadata
+from vm_setup.setup import fetching, metadata
 from vm_setup.setup.system import Trouble
 
 ANSWER = b"HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\nContent-Length: 2\r\n\r\n{}"
@@ -73,9 +73,3 @@ def test_the_metadata(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "TIMEOUT_SECONDS", PATIENCE)
     with pytest.raises(metadata.Silent, match=r"too slow|timed out"):
         metadata.fetch(f"127.0.0.1:{slow.port}")
-
-
-def test_comfyui(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "ADDRESS", f"http://127.0.0.1:{slow.port}")
-    monkeypatch.setattr(asking, "_SECONDS", PATIENCE)
-    assert asking.ask("/queue") is None

@@ -20,7 +20,6 @@ from vm_setup.setup import (
     disk,
     driver,
     extension,
-    files,
     firewall,
     layout,
     metadata,
