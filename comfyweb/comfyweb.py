@@ -98,6 +98,7 @@ async def _running() -> AsyncGenerator[None]:
             yield
         finally:
             unsubscribe()
+            bound.controller.on_round.remove(live.sweep)
             services.bind(None)
 
 

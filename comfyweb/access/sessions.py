@@ -111,6 +111,8 @@ class Sessions:
         self._jti_of: dict[str, str] = {}
         self._ended: dict[str, datetime] = {}
         self._unknown: dict[str, None] = {}
+        self._meeting: set[str] = set()
+        self._unread = False
         self._unstored: dict[str, datetime] = {}
         self._unstored_end_all: datetime | None = None
         self._storing = asyncio.Lock()
@@ -157,12 +159,19 @@ class Sessions:
         That is done once for each session, and never for what a stranger has made up. Failing, it is logged.
         """
         jti = self._claims(token).get("jti") if len(token) <= LONGEST_TOKEN else None
+        if jti in self._meeting:
+            async with self._storing:  # the read that is under way for it
+                return
         if jti is None or jti in self._live or jti in self._ended or jti in self._unknown:
             return
         if len(self._unknown) >= CACHED_TOKENS:
             del self._unknown[next(iter(self._unknown))]
         self._unknown[jti] = None
-        await self.refresh()
+        self._meeting.add(jti)
+        try:
+            await self.refresh()
+        finally:
+            self._meeting.discard(jti)
 
     def verify(self, token: object, now: datetime) -> Session | None:
         """Return the live session that `token` belongs to; None for anything else that anybody may send."""
@@ -206,7 +215,11 @@ class Sessions:
             try:
                 await self._stored(self._read())
             except SessionsUnavailable:
-                log.warning("sessions could not be read; those known so far go on", exc_info=True)
+                if not self._unread:  # once, not at each turn
+                    log.warning("sessions could not be read; those known so far go on", exc_info=True)
+                self._unread = True
+            else:
+                self._unread = False
 
     async def _stored(self, work: Awaitable[None]) -> None:
         try:

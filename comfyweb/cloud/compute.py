@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from comfyweb.cloud.google_calls import GoogleCalls
 
 T = TypeVar("T")
+May = Callable[[], None]
+"""Raises Withheld where a change may no longer be sent."""
 
 # The least that comfyweb needs. The last two lie on other resources than the machine, where it can't be asked for them:
 # reading operations is a permission of the project, acting for the machine's service account one of that account.
@@ -47,8 +49,15 @@ WITHIN_SECONDS = 60.0
 _CREDENTIALS = frozenset({"credentials-missing", "credentials-refused"})
 
 
+class Withheld(Exception):
+    """What was to be changed no longer may be, by `may_change`: nothing was sent."""
+
+
 class ComputeEngine:
     """One machine at Compute Engine. Every method raises `CloudError` and nothing else.
+
+    But for changes: `may_change` is asked right before each leaves, in the thread that sends it and as it was when the
+    change was asked for, and may raise Withheld.
 
     `endpoint` is another Compute Engine than Google's; on loopback by http (the demo) no credentials are sent unless
     `credentials_file` is given. One HTTP call may take `timeout_seconds`. `calls` counts those made since the
@@ -67,6 +76,7 @@ class ComputeEngine:
     ) -> None:
         self.calls: Counter[str] = Counter()
         self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.may_change: May = lambda: None
         self._project = project
         self._instance = instance
         self._endpoint = endpoint
@@ -89,14 +99,14 @@ class ComputeEngine:
 
     async def start(self, zone: str, request_id: str) -> str:
         """Start the machine and return the operation's name. The same `request_id` starts it once."""
-        return await self._run(lambda google: google.start(zone, request_id))
+        return await self._change(lambda google, may: google.start(zone, request_id, may))
 
     async def stop(self, zone: str, request_id: str, *, force: bool = False) -> str:
         """Stop the machine and return the operation's name. The same `request_id` stops it once.
 
         `force` cuts short a graceful shutdown that Compute Engine grants its guest (`noGracefulShutdown`).
         """
-        return await self._run(lambda google: google.stop(zone, request_id, force=force))
+        return await self._change(lambda google, may: google.stop(zone, request_id, may, force=force))
 
     async def set_metadata(self, zone: str, request_id: str, changes: Mapping[str, str]) -> str | None:
         """Merge `changes` into the machine's metadata; an empty value deletes the key, all other keys stay.
@@ -104,7 +114,7 @@ class ComputeEngine:
         Returns the operation's name, or None (and sends nothing) when there is nothing to change. What others write at
         the same moment survives: the metadata is read anew, four times at most, then `changed-meanwhile` is raised.
         """
-        return await self._run(lambda google: google.set_metadata(zone, request_id, changes))
+        return await self._change(lambda google, may: google.set_metadata(zone, request_id, may, changes))
 
     async def set_scheduling(self, zone: str, request_id: str, max_run: timedelta) -> str | None:
         """Have Compute Engine stop the machine `max_run` after each start, whatever becomes of us.
@@ -112,7 +122,7 @@ class ComputeEngine:
         Returns the operation's name, or None (and sends nothing) when it is so already. Works only while the machine is
         off; otherwise `not-off` is raised.
         """
-        return await self._run(lambda google: google.set_scheduling(zone, request_id, max_run))
+        return await self._change(lambda google, may: google.set_scheduling(zone, request_id, may, max_run))
 
     async def operation(self, zone: str, name: str) -> OperationSeen:
         """Read what became of a call."""
@@ -174,6 +184,10 @@ class ComputeEngine:
         if google is not None:
             google.close()
 
+    async def _change(self, call: "Callable[[GoogleCalls, May], T]") -> T:
+        may = self.may_change
+        return await self._run(lambda google: call(google, may))
+
     async def _run(self, call: "Callable[[GoogleCalls], T]") -> T:
         try:
             future = asyncio.get_running_loop().run_in_executor(self._pool, self._blocking, call)
@@ -193,6 +207,8 @@ class ComputeEngine:
         try:
             google = self._connected()
             return call(google)
+        except Withheld:
+            raise
         except Exception as error:  # Whatever the client makes of a stranger's answer is a fault.
             failure = cloud_error(error)
             if failure.fault.code in _CREDENTIALS:

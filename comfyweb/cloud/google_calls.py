@@ -23,6 +23,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud import compute_v1
 
 from comfyweb.cloud.cloud_error import CloudError, OperationSeen
+from comfyweb.cloud.compute import May
 from comfyweb.cloud.google_errors import cloud_error, said, status
 from comfyweb.cloud.google_reading import (
     GuestAttributes,
@@ -140,28 +141,28 @@ class GoogleCalls:
                 return MachineMissing(at=at)
             raise
 
-    def start(self, zone: str, request_id: str) -> str:
+    def start(self, zone: str, request_id: str, may: May) -> str:
         """Start the machine; return the operation's name."""
-        return self._call("start", zone, request_id)
+        return self._call("start", zone, request_id, may)
 
-    def stop(self, zone: str, request_id: str, *, force: bool = False) -> str:
+    def stop(self, zone: str, request_id: str, may: May, *, force: bool = False) -> str:
         """Stop the machine; return the operation's name."""
-        return self._call("stop", zone, request_id, **({"no_graceful_shutdown": True} if force else {}))
+        return self._call("stop", zone, request_id, may, **({"no_graceful_shutdown": True} if force else {}))
 
-    def set_metadata(self, zone: str, request_id: str, wanted: Mapping[str, str]) -> str | None:
+    def set_metadata(self, zone: str, request_id: str, may: May, wanted: Mapping[str, str]) -> str | None:
         """Merge `wanted` into the metadata as it is now; return None when it is there already.
 
         The fingerprint guards what others write meanwhile: when it is stale the metadata is read again.
         """
         for _ in range(_METADATA_TRIES - 1):
             try:
-                return self._set_metadata_once(zone, request_id, wanted)
+                return self._set_metadata_once(zone, request_id, may, wanted)
             except GoogleAPICallError as error:
                 if status(error) != _STALE_FINGERPRINT:
                     raise
-        return self._set_metadata_once(zone, request_id, wanted)
+        return self._set_metadata_once(zone, request_id, may, wanted)
 
-    def _set_metadata_once(self, zone: str, request_id: str, wanted: Mapping[str, str]) -> str | None:
+    def _set_metadata_once(self, zone: str, request_id: str, may: May, wanted: Mapping[str, str]) -> str | None:
         seen = self._get(zone).metadata
         changes = metadata_changes(values(seen.items), wanted)
         if not changes:
@@ -170,9 +171,9 @@ class GoogleCalls:
         new = [compute_v1.Items(key=key, value=value) for key, value in changes.items() if value]
         body = compute_v1.Metadata(fingerprint=seen.fingerprint, items=kept + new)
         request_id = _id_for(request_id, body)
-        return self._call("setMetadata", zone, request_id, metadata_resource=body)
+        return self._call("setMetadata", zone, request_id, may, metadata_resource=body)
 
-    def set_scheduling(self, zone: str, request_id: str, max_run: timedelta) -> str | None:
+    def set_scheduling(self, zone: str, request_id: str, may: May, max_run: timedelta) -> str | None:
         """Set `maxRunDuration` with STOP, all else in `scheduling` as it is; return None when it is there already.
 
         Compute Engine takes it only while the machine is off; how it refuses otherwise is not documented, so a machine
@@ -188,7 +189,7 @@ class GoogleCalls:
         body.max_run_duration = compute_v1.Duration(seconds=run_seconds(max_run))
         body.instance_termination_action = "STOP"
         request_id = _id_for(request_id, body)
-        return self._call("setScheduling", zone, request_id, scheduling_resource=body)
+        return self._call("setScheduling", zone, request_id, may, scheduling_resource=body)
 
     def operation(self, zone: str, name: str) -> OperationSeen:
         """Read an operation. One that Google has forgotten is done, with a fault that lets the loop go on."""
@@ -233,8 +234,9 @@ class GoogleCalls:
             raise CloudError(named("bad-answer"), "an answer to instances.get that holds no such machine")
         return instance
 
-    def _call(self, verb: str, zone: str, request_id: str, **body: object) -> str:
+    def _call(self, verb: str, zone: str, request_id: str, may: May, **body: object) -> str:
         request = {**self._machine(zone), "request_id": request_id, **body}
+        may()
         operation = self._ask(verb, self._verbs[verb], request)
         if not operation.name:
             raise CloudError(named("bad-answer"), f"an answer to {verb} that names no operation")

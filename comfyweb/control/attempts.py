@@ -2,7 +2,6 @@
 
 import logging
 import uuid
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -47,7 +46,6 @@ class Attempts:
         policy: Policy,
         place: Place,
         clock: CorrectedClock,
-        must_lead: Callable[[], None],
     ) -> None:
         self.password_deleted = False
         self._compute = compute
@@ -57,7 +55,6 @@ class Attempts:
         self._policy = policy
         self._place = place
         self._clock = clock
-        self._must_lead = must_lead
         self._lost_in_a_row = 0
 
     async def make(self, verb: Verb, intent: Intent | None) -> None:
@@ -136,7 +133,6 @@ class Attempts:
         self._observer.seen = replace(self._observer.seen, call_fault=None, call_again=None)
 
     async def _send(self, attempt: Attempt) -> str | None:
-        self._must_lead()
         zone, request_id = attempt.zone, attempt.request_id
         match attempt.verb:
             case Verb.START:

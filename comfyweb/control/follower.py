@@ -64,9 +64,9 @@ class Follower:
             leads=False,
         )
 
-    def begin(self, seen: Observation, now: datetime) -> None:
-        """Follow after having led: with what was seen, and having had no time yet to hear anything."""
-        self.seen = seen
+    def begin(self, seen: Observation, now: datetime, epoch: int) -> None:
+        """Follow after having led under `epoch`: with what was seen, and having had no time yet to hear anything."""
+        self.seen, self._epoch = seen, epoch
         self._time, self._heard = now, self._clock.monotonic()
 
     async def take(self, told: Told) -> None:
@@ -83,6 +83,8 @@ class Follower:
         """Say so on the page when there has been no news for too long."""
         if self._clock.monotonic() - self._heard > NEWS_WITHIN.total_seconds():
             self.trouble = NO_NEWS
+            if self.cut_off:
+                return  # That is on the page already, and worse.
             await self._publisher.publish(troubled(self._publisher.snapshot, named("no-news")))
 
     def order(self, order: Order) -> bool:

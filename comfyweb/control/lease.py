@@ -13,6 +13,7 @@ from sqlalchemy import Update
 from sqlmodel import Session as Transaction
 from sqlmodel import col, select, update
 
+from comfyweb.cloud.compute import Withheld
 from comfyweb.control.database import Database, LedgerError
 from comfyweb.control.tables import LeaseRow
 
@@ -22,7 +23,7 @@ TERM = timedelta(seconds=5)
 MARGIN = timedelta(seconds=1)
 
 
-class Deposed(LedgerError):
+class Deposed(LedgerError, Withheld):
     """Another process runs the machine's loop by now, or may: what was to be done is not."""
 
 
@@ -105,10 +106,18 @@ class Lease(Database):
 
         await self._transact(work)
 
-    def must_be_held(self) -> None:
-        """Look before something is done that no transaction can undo. Raises Deposed."""
-        if not self.held:
-            raise Deposed("this process no longer runs the machine's loop")
+    def must_be_held(self) -> Callable[[], None]:
+        """Return what looks, before something that no transaction can undo, whether it is held still or may be lost.
+
+        It raises Deposed; also when it was lost and taken again since this was called. Any thread may call it.
+        """
+        epoch = self._epoch
+
+        def look() -> None:
+            if self._epoch != epoch or not self.held:
+                raise Deposed("this process no longer runs the machine's loop")
+
+        return look
 
     def fence(self) -> Callable[[Transaction], None]:
         """Return what looks, in a transaction, whether the lease is still the one that is held now.

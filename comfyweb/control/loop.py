@@ -51,7 +51,8 @@ log = logging.getLogger(__name__)
 class Loop:
     """Runs one machine. `round` is one turn; `run` takes turns for ever, sooner when it is woken.
 
-    `must_lead` raises Deposed where another process may run the machine by now: then nothing more leaves this one.
+    `must_lead` raises Deposed where another process may run the machine by now: then the host is told nothing more.
+    Compute Engine has `may_change` for that.
     """
 
     def __init__(
@@ -84,7 +85,6 @@ class Loop:
             policy=policy,
             place=place,
             clock=self._clock,
-            must_lead=must_lead,
         )
         self._messenger = Messenger(
             host=host,

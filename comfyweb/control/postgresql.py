@@ -28,9 +28,12 @@ _CONNECTING: Final[dict[str, Any]] = {
     "keepalives_idle": 2,
     "keepalives_interval": 1,
     "keepalives_count": 3,
-    "options": f"-c statement_timeout={STATEMENT_MILLISECONDS} "
-    f"-c idle_in_transaction_session_timeout={STANDING_STILL_MILLISECONDS}",
 }
+# Not as an option of the connection, which a pooler such as PgBouncer refuses or forgets.
+_SETTINGS = (
+    f"SET statement_timeout = {STATEMENT_MILLISECONDS}",
+    f"SET idle_in_transaction_session_timeout = {STANDING_STILL_MILLISECONDS}",
+)
 
 
 class PostgreSQL:
@@ -40,9 +43,18 @@ class PostgreSQL:
         address = make_url(url)
         if address.drivername == "postgresql":
             address = address.set(drivername=DRIVER)
-        self.engine = create_engine(address, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args=_CONNECTING)
+        self.engine = create_engine(
+            address,
+            # What is read after the lock was waited for must be as it is then, not as it was before.
+            isolation_level="READ COMMITTED",
+            pool_size=1,
+            max_overflow=0,
+            pool_pre_ping=True,
+            connect_args=_CONNECTING,
+        )
         self._in_use: Any = None
         self._given_up = False
+        event.listen(self.engine, "connect", _connected)
         event.listen(self.engine, "checkout", self._taken)
         event.listen(self.engine, "begin", self._begun)
         event.listen(self.engine, "commit", self._committing)
@@ -88,3 +100,10 @@ class PostgreSQL:
         closed = self.engine.dialect.loaded_dbapi.Error
         with contextlib.suppress(OSError, closed), socket.socket(fileno=os.dup(self._in_use.fileno())) as connection:
             connection.shutdown(socket.SHUT_RDWR)
+
+
+def _connected(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        for setting in _SETTINGS:
+            cursor.execute(setting)
+    connection.commit()

@@ -1,6 +1,7 @@
 """News between the processes that serve one machine, by Redis: what the loop's one saw, and what the others ask.
 
-Nothing is lost with it: what people want is in the database. Without news a process says on its page that it has none.
+Whether the machine is wanted on or off is in the database and never lost with it; an extension that a follower hands on
+for a host that is heard by way of Google alone can be. Without news a process says on its page that it has none.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
 from comfyweb.control.database import LedgerError
@@ -38,20 +38,20 @@ class Replica:
 
     async def run(self) -> None:
         """Lead or follow until cancelled; then give the lease back, so that another process takes it at once."""
-        talking = (
-            [asyncio.create_task(each) for each in (self._hear(self._relay), self._ask(self._relay))]
-            if self._relay
-            else []
-        )
+        beside = [self._beat]
+        if self._relay:
+            relay = self._relay
+            beside += [lambda: self._hear(relay), lambda: self._ask(relay)]
+        tasks = [asyncio.create_task(_for_ever(each)) for each in (self._lead_or_follow, *beside)]
         try:
-            while True:
-                if await self._taken():
-                    await self._lead()
-                await self._beat()
-                await self._follower.notice_silence()
-                await asyncio.sleep(BEAT.total_seconds())
+            await asyncio.wait(tasks)  # which leaves cancelling them to `_end`, once: they end in order
         finally:
-            await _end(*talking)
+            await _end(*tasks)
+
+    async def _lead_or_follow(self) -> None:
+        if await self._taken():
+            await self._lead()
+        await self._follower.notice_silence()
 
     async def _taken(self) -> bool:
         try:
@@ -63,26 +63,38 @@ class Replica:
         return taken
 
     async def _lead(self) -> None:
-        """Run the loop as long as the lease is held."""
+        """Run the loop as long as the lease is held, and it turns: one that was deposed has ended."""
         log.info("this process runs the machine's loop (epoch %s)", self._lease.epoch)
-        async with self._make_loop(self._lease) as loop, _given_back(self._lease):
+        async with self._make_loop(self._lease) as loop:
             loop.on_round = self._follower.on_round
             self.current = loop
-            tasks = [asyncio.create_task(loop.run(), name="loop")]
+            turning = asyncio.create_task(loop.run(), name="loop")
+            tasks = [turning]
             if self._relay:
-                tasks.append(asyncio.create_task(self._tell(self._relay, loop)))
+                relay = self._relay
+                tasks.append(asyncio.create_task(_for_ever(lambda: self._tell(relay, loop))))
             try:
-                while (left := self._lease.left_seconds) > 0:
-                    with contextlib.suppress(TimeoutError):
+                while not turning.done() and (left := self._lease.left_seconds) > 0:
+                    try:
                         async with asyncio.timeout(left):
                             await asyncio.sleep(BEAT.total_seconds())
                             await self._renewed()
-                    await self._beat()
+                    except TimeoutError:
+                        await self._failed(LedgerError("the database does not answer"))
             finally:
-                self._follower.begin(loop.seen, loop.now())
+                self._follower.begin(loop.seen, loop.now(), self._lease.epoch or 0)
                 self.current = self._follower
                 await _end(*tasks)
+                await self._give_back()
         log.warning("this process no longer runs the machine's loop")
+
+    async def _give_back(self) -> None:
+        if self._trouble:
+            return  # It ends by itself, and nobody here waits for a database that doesn't answer.
+        try:
+            await self._lease.give_back()
+        except LedgerError as error:
+            log.warning("the lease could not be given back, so another process waits for its end: %s", error)
 
     async def _renewed(self) -> None:
         try:
@@ -104,10 +116,7 @@ class Replica:
     async def _beat(self) -> None:
         """Learn of logins and logouts at the other processes, and do what else is done after each turn."""
         for hook in self._follower.on_round:
-            try:
-                await hook()
-            except Exception:
-                log.exception("what follows each turn failed")
+            await hook()
 
     async def _tell(self, relay: Relay, loop: Loop) -> None:
         """Tell the others what is seen: when the picture changes, and every few seconds."""
@@ -121,16 +130,16 @@ class Replica:
             while True:
                 news.clear()
                 snapshot = self._publisher.snapshot
-                await relay.tell(
-                    Told(
-                        epoch=self._lease.epoch or 0,
-                        now=loop.now(),
-                        phase=snapshot.phase,
-                        body=snapshot.body,
-                        seen=without_metadata(loop.seen, TOLD_METADATA),
-                        trouble=loop.trouble,
-                    )
+                told = Told(
+                    epoch=self._lease.epoch or 0,
+                    now=loop.now(),
+                    phase=snapshot.phase,
+                    body=snapshot.body,
+                    seen=without_metadata(loop.seen, TOLD_METADATA),
+                    trouble=loop.trouble,
                 )
+                if loop.seen.phase is not None:  # Before its first turn it has nothing to tell.
+                    await relay.tell(told)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TOLD_EVERY.total_seconds()):
                         await news.wait()
@@ -154,15 +163,14 @@ class Replica:
             await relay.ask(await self._follower.asked.get())
 
 
-@contextlib.asynccontextmanager
-async def _given_back(lease: Lease) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
+async def _for_ever(what: Callable[[], Awaitable[None]]) -> None:
+    """Do it again and again. A mistake of ours is logged, and ends nothing."""
+    while True:
         try:
-            await lease.give_back()
-        except LedgerError as error:
-            log.warning("the lease could not be given back, so another process waits for its end: %s", error)
+            await what()
+        except Exception:
+            log.exception("something that is done every second failed")
+        await asyncio.sleep(BEAT.total_seconds())
 
 
 async def _end(*tasks: asyncio.Task[None]) -> None:

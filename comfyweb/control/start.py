@@ -97,8 +97,9 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncGenera
         async def leading(lease: Lease) -> AsyncGenerator[Loop]:
             """Make the loop of a process that holds the lease: what it stores counts only while it does."""
             fenced = Ledger(url, machine=audience, fence=lease.fence())
+            compute.may_change = lease.must_be_held()
             try:
-                yield make_loop(fenced, lease.must_be_held)
+                yield make_loop(fenced, compute.may_change)
             finally:
                 await fenced.close()
 

@@ -479,6 +479,17 @@ async def test_a_login_at_another_worker_counts_here_as_soon_as_it_is_met(bench:
     assert here.verify(token, bench.clock()) == session
 
 
+async def test_all_requests_that_come_at_once_meet_it(bench: Bench) -> None:
+    here = bench.sessions()
+    token, session = await bench.sessions().login(PASSWORD, HERE)
+
+    async def comes() -> Session | None:
+        await here.meet(token)
+        return here.verify(token, bench.clock())
+
+    assert await asyncio.gather(*(comes() for _ in range(5))) == [session] * 5
+
+
 async def test_a_token_that_does_not_count_is_looked_up_once_and_made_up_ones_never(bench: Bench) -> None:
     here = bench.sessions()
     token, session = await bench.sessions().login(PASSWORD, HERE)

@@ -134,6 +134,10 @@ class PostgreSQLServer(Server):
         assert self._psql(f"CREATE DATABASE {name}").returncode == 0
         return f"postgresql://comfyweb@{HOST}:{port or self.port}/{name}"
 
+    def set(self, url: str, name: str, value: str) -> None:
+        """Set what connections to a database begin with."""
+        assert self._psql(f"ALTER DATABASE {url.rpartition('/')[2]} SET {name} = '{value}'").returncode == 0
+
     def _psql(self, sql: str) -> subprocess.CompletedProcess[bytes]:
         assert POSTGRESQL
         address = ["-h", HOST, "-p", str(self.port), "-U", "comfyweb", "postgres"]

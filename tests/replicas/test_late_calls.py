@@ -5,6 +5,8 @@ which is what the rest of the world sees of it.
 """
 
 import asyncio
+import threading
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -61,6 +63,7 @@ class Process:
     async def lead(self) -> None:
         """Take the lease, which is free, and begin a loop."""
         assert await self.lease.take()
+        self.compute.may_change = self.lease.must_be_held()
         self.ledger = Ledger(self.url, machine=MACHINE, fence=self.lease.fence())
         self.loop = Loop(
             compute=self.compute,
@@ -70,7 +73,7 @@ class Process:
             policy=POLICY,
             place=PLACE,
             clock=Clock(now=self.box.clock.now, monotonic=lambda: self.box.clock.now().timestamp()),
-            must_lead=self.lease.must_be_held,
+            must_lead=self.compute.may_change,
         )
 
     async def until(self, phase: Phase) -> None:
@@ -172,3 +175,29 @@ async def test_nothing_leaves_a_process_whose_lease_has_run_out_though_nobody_ha
     with pytest.raises(Deposed):
         await turns()
     assert old.box.world.operations == {}
+
+
+async def test_metadata_that_is_sent_late_does_not_overwrite_what_the_new_one_wrote(make: Make) -> None:
+    """The old one stands still between reading the metadata and writing it, in the thread that calls Google."""
+    old, new, _ = await make(sent=False)
+    await old.lead()
+    stands, goes_on = threading.Event(), threading.Event()
+    may_change = old.compute.may_change
+
+    def slowly() -> None:
+        stands.set()
+        goes_on.wait(10)
+        may_change()
+
+    old.compute.may_change = slowly
+    late = asyncio.create_task(old.compute.set_metadata(PLACE.zone, str(uuid.uuid4()), {"comfyweb-command": "old"}))
+    await asyncio.to_thread(stands.wait, 10)
+    assert not await new.lease.take()
+    old.box.advance(TERM)
+    await new.lead()
+    assert await new.compute.set_metadata(PLACE.zone, str(uuid.uuid4()), {"comfyweb-command": "new"})
+    goes_on.set()
+    with pytest.raises(Deposed):
+        await late
+    old.box.advance(5)
+    assert old.box.machine.metadata["comfyweb-command"] == "new"

@@ -124,11 +124,20 @@ async def test_a_deposed_holder_stores_nothing_more(two: tuple[Process, Process]
 
 
 async def test_what_can_not_be_undone_is_not_begun_without_it(two: tuple[Process, Process]) -> None:
-    one, _ = two
+    one, other = two
     with pytest.raises(Deposed):
-        one.lease.must_be_held()
+        one.lease.must_be_held()()
     assert await one.lease.take()
-    one.lease.must_be_held()
+    look = one.lease.must_be_held()
+    look()
+    assert not await other.lease.take()
     one.later(TERM_SECONDS)
+    other.later(TERM_SECONDS)
     with pytest.raises(Deposed):
-        one.lease.must_be_held()
+        look()
+    assert await other.lease.take()
+    await other.lease.give_back()
+    assert await one.lease.take()
+    with pytest.raises(Deposed):
+        look()
+    one.lease.must_be_held()()

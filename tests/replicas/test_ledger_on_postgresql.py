@@ -85,6 +85,18 @@ async def test_four_processes_make_one_key(four: list[Ledger]) -> None:
     assert len(set(await asyncio.gather(*keys))) == 1
 
 
+async def test_what_the_server_is_set_to_does_not_let_two_processes_see_the_past(
+    postgresql: PostgreSQLServer, url: str
+) -> None:
+    postgresql.set(url, "default_transaction_isolation", "repeatable read")
+    ledgers = [Ledger(url, machine="p/z/m") for _ in range(4)]
+    await asyncio.gather(*(each.open() for each in ledgers))
+    clicks = [ledgers[n % 4].ask(Wanted.ON, StopMode.DRAIN, f"s{n}", NOW) for n in range(45)]
+    assert len({intent.id for intent in await asyncio.gather(*clicks)}) == 1
+    for each in ledgers:
+        await each.close()
+
+
 @pytest.fixture
 def server() -> PostgreSQLServer:
     """A server that this test may hurt."""
