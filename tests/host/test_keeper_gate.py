@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from tests.demo.standin_machine import APP, AUDIENCE, SESSION
 from tests.host.keeping import Keeping, keeping
-from tests.host.surroundings import load, until
+from tests.host.surroundings import has, load, until
 from vm_setup.host.gate import EVERY_SECONDS, Told, source_of
 from vm_setup.keeper import gate
+from vm_setup.keeper.seen import Look
 
 
 def told(host: Keeping) -> Told:
@@ -63,6 +64,27 @@ def test_what_a_revoked_session_has_under_way_is_cut_off_once(tmp_path: Path, mo
 def test_each_session_has_a_place_of_its_own_on_loopback(session: str) -> None:
     assert ip_address(source_of(session)) in ip_network("127.128.0.0/10")
     assert source_of(session) == source_of(session) != source_of(session + "x")
+
+
+def test_no_prompt_is_taken_between_the_last_look_and_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with keeping(tmp_path, monkeypatch) as host:
+        host.look_every = 1000
+        host.start()
+        until(lambda: host.saved.get("ready_at") and told(host).ready)
+        assert host._keeper
+        look, taken = host._keeper._last_look, list[bool]()
+
+        def last_look() -> Look:
+            taken.append(not told(host).draining)
+            has(host.comfyui, running=1)  # it came just before
+            return look()
+
+        monkeypatch.setattr(host._keeper, "_last_look", last_look)
+        host.clocks.pass_(1805)
+        until(lambda: host.saved["idle"]["busy"])
+        assert taken == [False]
+        until(lambda: not told(host).draining)
+        assert not host.programs.called
 
 
 def test_a_sign_of_life_is_written_now_and_then_and_not_each_round(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ _LOG = logging.getLogger(__name__)
 ORIGIN = "app-origin"
 _STUCK_SECONDS = 20.0
 _OLD_SECONDS = 120.0
+# The gate looks five times a second, and what it has let in reaches ComfyUI in no time.
+_GATE_HEARS_SECONDS = 0.5
 
 
 class Keeper:
@@ -214,8 +216,13 @@ class Keeper:
     def _decide(self, seen: Seen) -> Now:
         """Decide to power off, unless ComfyUI, looked at once more, has got a prompt since the last look.
 
-        This is the one place where a round waits, for a few seconds at most.
+        The gate takes no prompt from before that look on, so that none is accepted and dies. This is the one place
+        where a round waits, for a few seconds at most.
         """
+        now = self._world.now()
+        with self._changing:
+            self._gate.tell(replace(self._judge.told(now), draining=True), now=now.boot)
+        self._over.wait(_GATE_HEARS_SECONDS)
         look = self._last_look()
         now = self._world.now()
         with self._changing:
