@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vm_setup.host import allowed
-from vm_setup.setup import metadata, units
+from vm_setup.setup import files, metadata, units
 from vm_setup.setup.metadata import DEFAULT_GIT, DEFAULT_RELEASE, Silent, Wanted
 from vm_setup.setup.paths import Paths
 
@@ -92,6 +92,18 @@ def test_it_is_asked_again_with_longer_waits_until_patience_ends() -> None:
     assert waits[:3] == [0.1, 0.2, 0.4]
     assert max(waits) <= 10
     assert sum(waits) <= 60
+
+
+def test_of_two_who_keep_an_answer_at_once_one_waits(tmp_path: Path) -> None:
+    paths = Paths(root=tmp_path)
+    with files.locked(paths.runtime / "metadata.lock"):
+        second = threading.Thread(target=metadata.keep, args=(paths, {"allowed_ip": "203.0.113.7"}))
+        second.start()
+        second.join(0.2)
+        assert second.is_alive()
+        assert metadata.last_good(paths) is None
+    second.join(20)
+    assert metadata.last_good(paths) == {"allowed_ip": "203.0.113.7"}
 
 
 def test_the_last_good_answer_is_kept_without_what_is_not_of_use_later(tmp_path: Path) -> None:

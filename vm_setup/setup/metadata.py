@@ -78,8 +78,9 @@ def keep(paths: Paths, attributes: Attributes) -> None:
     For root alone: ComfyUI's user can't read it at the metadata server either, and who knows what others put there.
     """
     kept = {k: v for k, v in attributes.items() if k not in {"startup-script", "comfyweb-command"}}
-    if last_good(paths) != kept:
-        files.write(paths.state / LAST_GOOD, json.dumps({"attributes": kept}), mode=0o600)
+    with files.locked(paths.runtime / "metadata.lock"):  # the keeper may have visitors put right at the same time
+        if last_good(paths) != kept:
+            files.write(paths.state / LAST_GOOD, json.dumps({"attributes": kept}), mode=0o600)
 
 
 def with_patience(
