@@ -108,3 +108,19 @@ def test_a_full_disk_is_told_and_comfyui_is_there_all_the_same(host: Host) -> No
     host.boot()
     host.machine.until(lambda: any("nearly full" in warning for warning in host.warnings()), "words about it")
     host.machine.sh("test -s /mnt/persist/comfyui/base/models/mine.safetensors")
+
+
+def test_what_the_user_mounts_there_himself_serves_from_the_second_boot_on(host: Host) -> None:
+    machine = host.machine
+    host.boot()
+    machine.wait_booted()
+    machine.sh("mkdir /srv/mine; echo '/srv/mine /mnt/persist none bind,nofail 0 0' >> /etc/fstab")
+    for _ in range(2):
+        machine.sh("systemctl poweroff", check=False)
+        machine.wait_off()
+        machine.start()
+        host.wait_ready(FIRST_BOOT_SECONDS)
+        machine.wait_booted()
+        assert host.step("disk")["state"] == "done"
+    assert "/srv/mine" in machine.sh("findmnt --noheadings --output SOURCE /mnt/persist")
+    machine.sh("test -d /srv/mine/comfyui/base/models; tail -1 /etc/fstab | grep ^/srv/mine")
