@@ -51,7 +51,7 @@ def test_a_revoke_and_a_drain_are_told_before_the_caller_hears_that_they_are_obe
 def test_what_a_revoked_session_has_under_way_is_cut_off_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with keeping(tmp_path, monkeypatch) as host:
         host.start()
-        until(lambda: bool(told(host).trust.keys))
+        until(lambda: told(host).ready and bool(told(host).trust.keys))
         assert host.call("POST", "/_host/revoke", {"session": SESSION})[0] == 200
         port = host.comfyui.url.rpartition(":")[2]
         cut = f"ss --kill --tcp --no-header src {source_of(SESSION)} dport = :{port}"
