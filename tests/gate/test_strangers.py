@@ -216,6 +216,7 @@ async def test_who_has_many_addresses_of_ipv6_is_counted_as_one(tmp_path: Path) 
         assert await said("2001:db8:a0a:a0b::a0a") == 401
 
 
+@pytest.mark.slow
 async def test_a_request_that_does_not_get_on_is_ended_before_it_has_begun(machine: Front) -> None:
     began = "GET / HTTP/1.1\r\nHost: x\r\nX-And: "
     reader, writer = await asyncio.open_connection("localhost", machine.port)  # neither TLS nor a word

@@ -13,7 +13,7 @@ from tests.demo.standin_machine import APP, AUDIENCE, SESSION
 from tests.host.keeping import Keeping, keeping
 from tests.host.surroundings import has, load, until
 from vm_setup.host.gate import EVERY_SECONDS, Told, source_of
-from vm_setup.keeper import gate
+from vm_setup.keeper import cutting, gate
 from vm_setup.keeper.seen import Look
 
 
@@ -49,6 +49,7 @@ def test_a_revoke_and_a_drain_are_told_before_the_caller_hears_that_they_are_obe
 
 
 def test_what_a_revoked_session_has_under_way_is_cut_off_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "_PAUSES_SECONDS", (0.0, 0.1))
     with keeping(tmp_path, monkeypatch) as host:
         host.start()
         until(lambda: told(host).ready and bool(told(host).trust.keys))
