@@ -35,7 +35,8 @@ class Storage(Estate):
         self.disks[zone, disk.name] = disk
 
         def apply() -> None:
-            disk.state = "READY"
+            if disk.state == "CREATING":  # and not deleted meanwhile
+                disk.state = "READY"
 
         return self.edit(operation, apply)
 
@@ -139,7 +140,8 @@ class Storage(Estate):
         self.snapshots[name] = snapshot
 
         def apply() -> None:
-            snapshot.state = "READY"
+            if snapshot.state == "CREATING":  # and not deleted meanwhile
+                snapshot.state = "READY"
 
         return self.edit(operation, apply)
 

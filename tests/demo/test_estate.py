@@ -154,6 +154,12 @@ def test_many_may_read_a_disk_that_nobody_writes(world: World, first: Machine) -
     assert world.users_of(world.disk(A, "models")) == [first, other]
 
 
+def test_a_disk_that_is_deleted_while_it_is_made_is_not_attached(world: World, first: Machine) -> None:
+    world.insert_disk(A, {"name": "models"})
+    world.delete_disk(world.disk(A, "models"))
+    assert end(world, world.attach_disk(first, {"source": f"zones/{A}/disks/models"})) == "RESOURCE_NOT_READY"
+
+
 def test_a_disk_on_its_way_out_is_not_attached(world: World, first: Machine) -> None:
     disk(world, "models")
     deletion = world.delete_disk(world.disk(A, "models"))
