@@ -23,8 +23,8 @@ SHELLS := .ci/run $(shell find vm_setup bench -name '*.sh' 2>/dev/null)
 PYTEST = $(BIN)/python -m pytest
 # Three at a time, since they wait more than they work; a file's tests stay together, since they share machines.
 MACHINES = $(PYTEST) -rs -n 3 --dist loadfile --no-loadscope-reorder tests/machines
-# Each of the two begins with half of the files, so that what a file needs is mostly loaded once.
-INNER = -n 2 --dist worksteal --ignore tests/machines --ignore tests/container
+# Each of the three begins with its share of the files, so that what a file needs is mostly loaded once; some wait.
+INNER = -n 3 --dist worksteal --ignore tests/machines --ignore tests/container
 
 .PHONY: help run dev build test test-fast test-machines test-image check host-bundle bench documents constraints clean
 
