@@ -10,6 +10,7 @@ from comfyweb.control.database import LedgerError
 from comfyweb.control.follower import Follower, without_metadata
 from comfyweb.control.lease import BEAT, Lease
 from comfyweb.control.loop import Loop
+from comfyweb.control.postgresql import PATIENCE_SECONDS
 from comfyweb.control.publisher import Publisher
 from comfyweb.control.relay import TOLD_EVERY, Asked, Relay, Told
 from comfyweb.control.visitors import METADATA_KEY
@@ -19,6 +20,9 @@ from comfyweb.machine.snapshot import troubled
 log = logging.getLogger(__name__)
 
 MakeLoop = Callable[[Lease], AbstractAsyncContextManager[Loop]]
+AGAIN_SECONDS = 0.5
+# Giving the lease back may take as long as a database that doesn't answer is waited for.
+IN_ORDER_SECONDS = PATIENCE_SECONDS + 1
 TOLD_METADATA = frozenset({METADATA_KEY})
 
 
@@ -44,9 +48,9 @@ class Replica:
             beside += [lambda: self._hear(relay), lambda: self._ask(relay)]
         tasks = [asyncio.create_task(_for_ever(each)) for each in (self._lead_or_follow, *beside)]
         try:
-            await asyncio.wait(tasks)  # which leaves cancelling them to `_end`, once: they end in order
+            await asyncio.wait(tasks)  # which leaves cancelling them to `_end`
         finally:
-            await _end(*tasks)
+            await _end(*tasks, again_seconds=IN_ORDER_SECONDS)
 
     async def _lead_or_follow(self) -> None:
         if await self._taken():
@@ -173,7 +177,9 @@ async def _for_ever(what: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(BEAT.total_seconds())
 
 
-async def _end(*tasks: asyncio.Task[None]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _end(*tasks: asyncio.Task[None], again_seconds: float = AGAIN_SECONDS) -> None:
+    """Cancel tasks until they have ended: redis swallows a cancellation that comes together with its own time limit."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=again_seconds)
