@@ -1,5 +1,6 @@
 """A cable between an app and a server: cut, it swallows what is sent, and nobody is told."""
 
+import contextlib
 import selectors
 import socket
 import threading
@@ -29,7 +30,8 @@ class Cable:
     def mend(self) -> None:
         """Pass on again. What was swallowed meanwhile is lost, so the connections of that time are ended."""
         for end in list(self._ends):
-            end.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):  # ended by the other side just now
+                end.shutdown(socket.SHUT_RDWR)
         self._whole.set()
 
     def _run(self) -> None:
