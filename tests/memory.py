@@ -7,7 +7,7 @@ written, synced or not; power cuts are tried by tests/machines, on disks of thei
 import os
 from pathlib import Path
 
-_MEMORY = Path("/dev/shm")  # noqa: S108
+_MEMORY = Path("/dev/shm")  # noqa: S108 - what is put there is in folders that only their owner enters
 # Several runs' worth of what a run leaves.
 _ENOUGH = 2 << 30
 

@@ -44,7 +44,7 @@ class _WithScopes(Protocol):
 
 
 class _ByItself(Protocol):
-    def with_always_use_jwt_access(self, always_use_jwt_access: bool, /) -> Credentials: ...  # noqa: FBT001 - Google's
+    def with_always_use_jwt_access(self, *, always_use_jwt_access: bool) -> Credentials: ...
 
 
 class _Signing(Protocol):
@@ -165,7 +165,7 @@ def _session(credentials: Credentials) -> requests.Session:
     if isinstance(credentials, Scoped):
         credentials = cast("_WithScopes", credentials).with_scopes(_IAM_SCOPES)
     if isinstance(credentials, service_account.Credentials):  # As Google's client does: no other server is asked.
-        credentials = cast("_ByItself", credentials).with_always_use_jwt_access(True)  # noqa: FBT003
+        credentials = cast("_ByItself", credentials).with_always_use_jwt_access(always_use_jwt_access=True)
     return cast("_Signing", AuthorizedSession)(credentials)
 
 

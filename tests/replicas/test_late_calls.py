@@ -145,7 +145,7 @@ def starts(box: CloudBox) -> int:
 
 @pytest.mark.parametrize("sent", [False, True], ids=["before its call", "before the answer"])
 @pytest.mark.parametrize("later", [timedelta(), timedelta(minutes=50)], ids=["at once", "50 minutes later"])
-async def test_a_call_that_comes_late_does_nothing(make: Make, sent: bool, later: timedelta) -> None:  # noqa: FBT001
+async def test_a_call_that_comes_late_does_nothing(make: Make, *, sent: bool, later: timedelta) -> None:
     old, new, stands = await make(sent=sent)
     async with stood_still(old, new, stands) as turning:
         await new.until(Phase.BOOTING)

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from urllib.parse import quote, urljoin, urlsplit
 
 from vm_setup.host.reading import json_value, mapping, word
@@ -72,7 +73,7 @@ def _get(url: str, place: str, headers: Mapping[str, str]) -> bytes:
     end = time.monotonic() + _SECONDS
     for _ in range(_MOST_PLACES):
         answer = _asked(url, place, headers, end - time.monotonic())
-        if answer.status == 200:  # noqa: PLR2004 - whatever else there is, is not the file
+        if answer.status == HTTPStatus.OK:  # whatever else there is, is not the file
             return answer.body
         there = urljoin(place, answer.headers.get("location", ""))
         if answer.status not in _MOVED or urlsplit(there).scheme != "https":
