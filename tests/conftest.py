@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.memory import memory
+from tests.parsing import one_at_a_time
 
 EVERYTHING = bool(os.environ.get("COMFYWEB_REQUIRE_ALL"))
 # A busy computer is no failure, so nothing is timed. For `make test-fast`, properties that don't say how often they are
@@ -18,6 +19,7 @@ EVERYTHING = bool(os.environ.get("COMFYWEB_REQUIRE_ALL"))
 settings.register_profile("whole", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("inner-loop", settings.get_profile("whole"), max_examples=20)
 settings.load_profile("whole")
+one_at_a_time()
 MACHINES = Path(__file__).parent / "machines"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
