@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import functools
+import pickle
 import socket
 import threading
 from collections.abc import Callable, Generator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
+import cloudpickle
 import httpx
 from starlette.types import ASGIApp
 
@@ -119,14 +121,30 @@ class CloudBox:
         """Begin again with a new world, at the time that a manual clock begins with; the server goes on."""
         self.examiner.seen.clear()
         self._new_world()
-        self._server.do(self._begin)
+        self._server.do(lambda: self._begin(Cloud(self._world)))
+
+    def copy(self) -> bytes:
+        """Return all projects and the time as they are between two answers, for `resume`.
+
+        By cloudpickle: what lies ahead is held as functions, which the standard library can't copy.
+        """
+        copies: list[bytes] = []
+        self._server.do(lambda: copies.append(cloudpickle.dumps((self.clock, self.box.cloud))))
+        return copies[0]
+
+    def resume(self, copy: bytes) -> None:
+        """Go on, with a manual clock, where another one was copied."""
+        self.examiner.seen.clear()
+        clock, cloud = pickle.loads(copy)  # noqa: S301 - written by ourselves
+        self.clock, self._world = clock, cloud.first
+        self._server.do(lambda: self._begin(cloud))
 
     def _new_world(self) -> None:
         self.clock = ManualClock(STARTED) if self._manual else SystemClock()
         self._world = World(now=self.clock.now(), times=self._times)
 
-    def _begin(self) -> None:
-        self.box.clock, self.box._cloud = self.clock, Cloud(self._world)
+    def _begin(self, cloud: Cloud) -> None:
+        self.box.clock, self.box._cloud = self.clock, cloud
 
     def examined(self) -> None:
         """Fail when a call or an answer was not as Google describes it."""

@@ -1,10 +1,13 @@
-"""What happens in the processes that are killed, and in those that go on after them. Each is forked for one life."""
+"""What happens in processes that are killed or stand still, and in those that go on. Each is forked for one life."""
 
 import asyncio
 import os
+import pickle
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import requests
 
 from comfyweb.machine.model import Phase
 from tests.crash import mutants
-from tests.crash.points import Moment, Outside, Place, Point, killer, watcher
+from tests.crash.points import Moment, Outside, Place, Point, halter, killer, watcher
 from tests.crash.rig import Rig, keep
 from tests.crash.stories import STORIES
 
@@ -25,6 +28,15 @@ TRUE = {
     "RUNNING": {Phase.BOOTING, Phase.READY, Phase.DRAINING, Phase.STOPPING},
     "STOPPING": {Phase.STOPPING},
     "MISSING": {Phase.MISSING},
+}
+
+
+STORED = {
+    "intents": "SELECT wanted, mode, by, json_extract(fault, '$.code'), ended_at IS NOT NULL FROM intent ORDER BY id",
+    "attempts": "SELECT verb, json_extract(fault, '$.code'), ended_at IS NOT NULL FROM attempt ORDER BY id",
+    "runs": "SELECT asked_at IS NOT NULL, ready_at IS NOT NULL, ended_at IS NOT NULL, reason FROM run ORDER BY id",
+    "sessions": "SELECT jti, ended_at IS NOT NULL, revoked_at IS NOT NULL FROM session ORDER BY jti",
+    "integrity": "PRAGMA integrity_check",
 }
 
 
@@ -78,6 +90,14 @@ def killed(folder: Path, url: str, story: str, mutant: str, point: Point) -> Non
     """Live through the story until `point`."""
     mutants.become(mutant)
     killer(point, folder / "epitaph").begin()
+    asyncio.run(_live(folder, url, story, []))
+    _end()
+
+
+def halted(folder: Path, url: str, story: str, mutant: str, points: Collection[Point], told: Connection) -> None:
+    """Live through the story, and stand still at each of `points`, having said through `told` where that is."""
+    mutants.become(mutant)
+    halter(points, told.send).begin()
     asyncio.run(_live(folder, url, story, []))
     _end()
 
@@ -156,22 +176,29 @@ def _read(rig: Rig, outcome: Outcome) -> None:
     outcome.status = rig.cloud.seen
     outcome.heard = rig.host.heard
     outcome.operations = [(each["operationType"], "error" if "error" in each else "") for each in state["operations"]]
-    with closing(sqlite3.connect(rig.path)) as db:
-        outcome.intents = db.execute(
-            "SELECT wanted, mode, by, json_extract(fault, '$.code'), ended_at IS NOT NULL FROM intent ORDER BY id"
-        ).fetchall()
-        outcome.attempts = db.execute(
-            "SELECT verb, json_extract(fault, '$.code'), ended_at IS NOT NULL FROM attempt ORDER BY id"
-        ).fetchall()
-        outcome.runs = db.execute(
-            "SELECT asked_at IS NOT NULL, ready_at IS NOT NULL, ended_at IS NOT NULL, reason FROM run ORDER BY id"
-        ).fetchall()
-        outcome.sessions = db.execute(
-            "SELECT jti, ended_at IS NOT NULL, revoked_at IS NOT NULL FROM session ORDER BY jti"
-        ).fetchall()
-        [(integrity,)] = db.execute("PRAGMA integrity_check").fetchall()
-    if integrity != "ok":
-        outcome.wrong.append(f"the database: {integrity}")
+    stored = _stored(rig.path)
+    outcome.intents, outcome.attempts = stored["intents"], stored["attempts"]
+    outcome.runs, outcome.sessions = stored["runs"], stored["sessions"]
+    if stored["integrity"] != [("ok",)]:
+        outcome.wrong.append(f"the database: {stored['integrity']}")
+
+
+def left_in(folder: Path) -> dict[str, Any]:
+    """Return what a killed life has left in its folder, without what differs from life to life."""
+    files = {name: folder / name for name in ("memory", "host", "ledger.db")}
+    memory, host = (
+        pickle.loads(files[name].read_bytes()) if files[name].exists() else None  # noqa: S301 - as above
+        for name in ("memory", "host")
+    )
+    people = (memory.act, memory.acknowledged, memory.ended, bool(memory.key)) if memory else None
+    return {"people": people, "host": host and host[1], **(_stored(files["ledger.db"]) if memory else {})}
+
+
+def _stored(database: Path) -> dict[str, list[tuple[Any, ...]]]:
+    with closing(sqlite3.connect(database)) as db:
+        if not db.execute("SELECT name FROM sqlite_master").fetchall():
+            return {}
+        return {name: db.execute(query).fetchall() for name, query in STORED.items()}
 
 
 def _size(path: Path) -> int:

@@ -1,7 +1,8 @@
 """Every moment at which the app can be killed: each line of it, and each await on its way out and back in.
 
-A `Tracer` sees them all in every thread (`sys.settrace`), and kills the process at one of them with SIGKILL: nothing is
-rolled back, closed or flushed, and every thread dies at once.
+A `Tracer` sees them all in every thread (`sys.settrace`). At one of them the process kills itself with SIGKILL: nothing
+is rolled back, closed or flushed, and every thread dies at once. Or at many of them it stands still as a whole
+(SIGSTOP), while what a kill would leave there is copied.
 """
 
 import dis
@@ -12,7 +13,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -140,6 +141,18 @@ def killer(point: Point, epitaph: Path) -> Tracer:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return Tracer(kill)
+
+
+def halter(points: Collection[Point], stand: Callable[[str], None]) -> Tracer:
+    """Return a tracer that says at each of `points` where that is, and stops this process until it is continued."""
+
+    def halt(thread: str, number: int, frame: FrameType, kind: str) -> None:
+        if (thread, number) in points:
+            stand(str(Place(frame.f_code.co_filename, frame.f_lineno, kind)))
+            # To the process as a whole, another thread could take it, and this one would go on for a moment.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+
+    return Tracer(halt)
 
 
 def lines_of(file: str) -> set[int]:

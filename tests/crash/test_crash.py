@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from tests.crash.mutants import MUTANTS
 from tests.crash.points import THE_LOOP_AND_THE_LEDGER, Moment, lines_of
 from tests.crash.stories import STORIES
-from tests.crash.trials import Trials, Watched, differences, places, plan
+from tests.crash.trials import Trials, Watched, differences, places, plan, what_is_left
 
 # One process has them all, and begins with them: they share what they plan by, and take longest.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("crash")]
@@ -57,9 +56,8 @@ NOT_KILLED_AT = {
 def watched() -> Mapping[str, Watched]:
     found: dict[str, Watched] = {}
     for story in STORIES:
-        trials = Trials(story)
-        found[story] = trials.watch()
-        trials.close()
+        with Trials(story) as trials:
+            found[story] = trials.watch()
     return found
 
 
@@ -68,24 +66,18 @@ def planned(watched: Mapping[str, Watched]) -> Mapping[str, Sequence[Moment]]:
     return plan({story: each.moments for story, each in watched.items()})
 
 
-def killed_everywhere(
-    story: str, moments: Sequence[Moment], expected: Watched, *, downtime: timedelta = timedelta(), mutant: str = ""
-) -> Iterable[str]:
+def killed_everywhere(trials: Trials, moments: Sequence[Moment], expected: Watched) -> Iterable[str]:
     """Kill at each of these moments; yield what went wrong."""
 
     def some(first: int) -> list[str]:
-        trials = Trials(story, mutant)
-        try:
+        with Trials(trials.story) as others:
             return [
-                f"killed at {place}: {wrong}"
-                for moment in moments[first::AT_ONCE]
-                for place, outcome in [trials.kill(moment.point, downtime)]
-                for wrong in differences(expected.outcome, outcome)
+                f"killed at {each.place}: {wrong}"
+                for each in left[first::AT_ONCE]
+                for wrong in differences(expected.outcome, others.reborn(each))
             ]
-        finally:
-            trials.close()
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with trials.halted([each.point for each in moments]) as left, ThreadPoolExecutor(AT_ONCE) as pool:
         for found in pool.map(some, range(AT_ONCE)):
             yield from found
 
@@ -99,7 +91,24 @@ def test_a_story_that_nobody_is_killed_in_ends_well(story: str, watched: Mapping
 def test_a_story_ends_the_same_wherever_the_app_is_killed(
     story: str, watched: Mapping[str, Watched], planned: Mapping[str, Sequence[Moment]]
 ) -> None:
-    assert list(killed_everywhere(story, planned[story], watched[story])) == []
+    with Trials(story) as trials:
+        assert list(killed_everywhere(trials, planned[story], watched[story])) == []
+
+
+def test_a_process_that_is_killed_leaves_what_is_copied_of_one_that_stands_still(
+    planned: Mapping[str, Sequence[Moment]],
+) -> None:
+    """Where a second thread is at work, so that at each kill the first one is in the same place: it waits."""
+    story = "start, work, gentle stop"
+    points = [each.point for each in planned[story] if each.point.thread != "main"][::6]
+    with Trials(story) as trials:
+        with trials.halted(points) as copies:
+            copied = {each.place: what_is_left(each) for each in copies}
+        killed: dict[str, object] = {}
+        for point in points:
+            with trials.killed(point) as left:
+                killed[left.place] = what_is_left(left)
+    assert copied == killed
 
 
 def test_every_line_and_every_await_of_the_loop_and_the_ledger_is_killed_at(
@@ -120,13 +129,11 @@ def test_every_line_and_every_await_of_the_loop_and_the_ledger_is_killed_at(
 def test_a_loop_or_ledger_that_is_broken_is_found_out(mutant: str) -> None:
     """Not that much is found but that anything is: the first kill that shows it ends the test."""
     story = MUTANTS[mutant][0]
-    trials = Trials(story, mutant)
-    try:
+    with Trials(story, mutant) as trials:
         whole = trials.watch()
         moments = plan({story: whole.moments}, all_places=False)[story]
-        assert any(differences(whole.outcome, trials.kill(moment.point)[1]) for moment in moments)
-    finally:
-        trials.close()
+        with trials.halted([each.point for each in moments]) as left:
+            assert any(differences(whole.outcome, trials.reborn(each)) for each in left)
 
 
 def test_the_document_tells_the_numbers(

@@ -1,17 +1,20 @@
 """Which moments to kill at, and what must be true after each: the trial of one story."""
 
 import multiprocessing
+import os
 import pickle
+import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.cloudbox import CloudBox
 from tests.crash import lives
@@ -35,17 +38,29 @@ class Watched:
     outcome: Outcome
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a kill leaves: the place it was at, the folder, and the cloud."""
+
+    place: str
+    folder: Path
+    cloud: bytes
+
+
 class Trials:
     """Runs lives in processes that are forked from a warm one (importing Google's client takes a second)."""
 
     def __init__(self, story: str, mutant: str = "") -> None:
-        self._story = story
+        self.story = story
         self._mutant = mutant
         self._fork = multiprocessing.get_context("forkserver")
         self._fork.set_forkserver_preload([lives.__name__, *LOADED_LATE])
         self._box = CloudBox(manual=True, times=STORIES[story].times)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
         """End the cloud."""
         self._box.close()
 
@@ -55,29 +70,75 @@ class Trials:
             self._life(lives.watched, folder)
             return Watched(_read(folder / "moments"), _read(folder / "outcome"))
 
-    def kill(self, point: Point, downtime: timedelta = timedelta()) -> tuple[str, Outcome]:
-        """Kill at `point`, start again after `downtime`; return where that was, and the end of the story."""
+    @contextmanager
+    def killed(self, point: Point) -> Generator[Left]:
+        """Kill at `point`; give what that left."""
         with self._folder() as folder:
             code = self._life(lives.killed, folder, point)
             assert code == -signal.SIGKILL, f"it came past {point} and ended with code {code}"
-            if downtime:
-                self._box.advance(downtime)
-            code = self._life(lives.reborn, folder)
-            place, end = (folder / "epitaph").read_text(), folder / "outcome"
-            return place, _read(end) if end.exists() else Outcome(wrong=[f"the next process ended with code {code}"])
+            epitaph = folder / "epitaph"
+            place = epitaph.read_text()
+            epitaph.unlink()
+            yield Left(place, folder, self._box.copy())
+
+    @contextmanager
+    def halted(self, points: Sequence[Point]) -> Generator[Sequence[Left]]:
+        """Live through the story once; give for each of these points what a kill there would have left.
+
+        The process stands still while that is copied. So a story is not lived through anew up to each point, which
+        with a tracer takes twice as long as what comes after.
+        """
+        left: list[Left] = []
+        with self._folder() as folder, tempfile.TemporaryDirectory(dir=memory()) as copies:
+            hears, tells = multiprocessing.Pipe(duplex=False)
+            process = self._begun(lives.halted, folder, frozenset(points), tells)
+            tells.close()
+            try:
+                while True:
+                    assert hears.poll(PATIENCE), f"a life said nothing for {PATIENCE:g} s"
+                    try:
+                        place: str = hears.recv()
+                    except EOFError:  # It has ended.
+                        break
+                    _stands(process)
+                    copy = Path(copies) / str(len(left))
+                    shutil.copytree(folder, copy)
+                    left.append(Left(place, copy, self._box.copy()))
+                    _signal(process, signal.SIGCONT)
+                code = self._ended(process)
+            except BaseException:
+                _signal(process, signal.SIGKILL)  # Standing still, it would be waited for for ever.
+                raise
+            finally:
+                hears.close()
+            assert (code, len(left)) == (0, len(points)), f"{len(left)} of {len(points)} points, ended with code {code}"
+            yield left
+
+    def reborn(self, left: Left) -> Outcome:
+        """Start again with what was left, which is used up by that; return the end of the story."""
+        self._box.resume(left.cloud)
+        code = self._ended(self._begun(lives.reborn, left.folder))
+        end = left.folder / "outcome"
+        return _read(end) if end.exists() else Outcome(wrong=[f"the next process ended with code {code}"])
 
     @contextmanager
     def _folder(self) -> Generator[Path]:
         """A new world, and an empty folder."""
         self._box.anew()
         with tempfile.TemporaryDirectory(dir=memory()) as name:
-            STORIES[self._story].before(self._box.world, Path(name) / "ledger.db")
+            STORIES[self.story].before(self._box.world, Path(name) / "ledger.db")
             yield Path(name)
 
     def _life(self, life: Callable[..., None], folder: Path, *more: object) -> int | None:
-        process = self._fork.Process(target=life, args=(folder, self._box.url, self._story, self._mutant, *more))
+        return self._ended(self._begun(life, folder, *more))
+
+    def _begun(self, life: Callable[..., None], folder: Path, *more: object) -> BaseProcess:
+        process = self._fork.Process(target=life, args=(folder, self._box.url, self.story, self._mutant, *more))
         with _REAPING:
             process.start()
+        return process
+
+    def _ended(self, process: BaseProcess) -> int | None:
         ended = wait([process.sentinel], PATIENCE)
         with _REAPING:
             if not ended:
@@ -87,6 +148,32 @@ class Trials:
             code = process.exitcode
             process.close()
         return code
+
+
+def what_is_left(left: Left) -> object:
+    """Return what a kill has left, without what differs from life to life."""
+    _, cloud = pickle.loads(left.cloud)  # noqa: S301 - as above
+    [machine] = cloud.first.machines.values()
+    made = [(each.kind, each.error) for each in cloud.first.register.operations.values()]
+    return lives.left_in(left.folder), machine.status, made
+
+
+def _stands(process: BaseProcess) -> None:
+    """Wait until no thread of it runs any more."""
+    while not all(map(_is_still, Path(f"/proc/{process.pid}/task").iterdir())):
+        time.sleep(0.0005)  # It has been told to: that takes the kernel no time worth naming.
+
+
+def _is_still(task: Path) -> bool:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # This thread has just ended.
+
+
+def _signal(process: BaseProcess, which: int) -> None:
+    assert process.pid is not None
+    os.kill(process.pid, which)
 
 
 def _read(path: Path) -> Any:
