@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from comfyweb.api import auth, docs, health, machine, metrics
@@ -20,7 +21,15 @@ FOLDER = "/api/"
 
 
 class Api(FastAPI):
-    """FastAPI, with the rest of the document."""
+    """FastAPI, with the rest of the document, and the status in front of all its layers."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._first = StatusFirst(super().__call__)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        await self._first(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, made at the first call."""
@@ -39,14 +48,18 @@ def create_api() -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        generate_unique_id_function=lambda route: route.name,
+        generate_unique_id_function=_name,
     )
     for part in (auth, machine, health, metrics, docs):
         api.include_router(part.router)
     explain_errors(api)
-    for layer in (BodyLimit, Guard, Frame, StatusFirst):  # from the inside out
+    for layer in (BodyLimit, Guard, Frame):  # from the inside out
         api.add_middleware(layer)
     return api
+
+
+def _name(route: APIRoute) -> str:
+    return route.name
 
 
 def in_front_of(page: ASGIApp) -> ASGIApp:

@@ -44,7 +44,8 @@ class SecurityHeaders:
             match message["type"]:
                 case "http.response.start" | "websocket.http.response.start":
                     sent = [(name.lower(), value) for name, value in message.get("headers", ())]
-                    is_page = any(name == b"content-type" and value.startswith(b"text/html") for name, value in sent)
+                    kinds = [value for name, value in sent if name == b"content-type"]
+                    is_page = bool(kinds) and kinds[0].startswith(b"text/html")
                     message = {**message, "headers": [*sent, *(self._page if is_page else self._other)]}
                 case "websocket.accept":
                     answered.append(True)  # granian sends no headers with a 101

@@ -53,7 +53,7 @@ class Idle:
         self._app = app
         self._port = port
         self._crowded, self._share = places * 3 // 4, places // 2
-        self._busy: Counter[Peer] = Counter()
+        self._busy: dict[Peer, int] = {}  # how many requests of each are in progress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and know its connection as busy meanwhile."""
@@ -61,7 +61,7 @@ class Idle:
         if peer is None:
             await self._app(scope, receive, send)
             return
-        self._busy[peer] += 1
+        self._busy[peer] = self._busy.get(peer, 0) + 1
         try:
             await self._app(scope, receive, send)
         finally:

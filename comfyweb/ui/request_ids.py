@@ -1,7 +1,7 @@
 """Gives each request an id, which its answer carries and the log names: the proxy's own where it sends one."""
 
 import re
-import uuid
+import secrets
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -37,4 +37,4 @@ class RequestIds:
 def id_of(scope: Scope) -> str:
     """Return the id that was sent, if it is one and the only one; else a new one."""
     sent = [value for name, value in scope["headers"] if name == HEADER]
-    return sent[0].decode() if len(sent) == 1 and ID.fullmatch(sent[0]) else uuid.uuid4().hex
+    return sent[0].decode() if len(sent) == 1 and ID.fullmatch(sent[0]) else secrets.token_hex(16)
