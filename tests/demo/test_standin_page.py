@@ -71,6 +71,18 @@ async def test_control_enter_queues_a_prompt_whose_picture_appears(framed: tuple
     await frame.get_by_role("button", name="Show comfyweb_00001_.png").wait_for()
 
 
+async def test_idle_now_changes_nothing_while_a_prompt_runs(framed: tuple[Machine, Page]) -> None:
+    made, tab = framed
+    frame = tab.frame_locator("iframe")
+    await frame.get_by_label("takes (seconds)").fill("600")
+    await tab.keyboard.press("Control+Enter")
+    await frame.get_by_text("1 in queue").wait_for()
+    await frame.get_by_role("button", name="Idle now").click()
+    await frame.get_by_text("not idle while a prompt runs").wait_for()
+    status: Any = await made.status()
+    assert status["activity"]["kind"] != "demo"
+
+
 async def test_idle_now_leaves_twenty_seconds(framed: tuple[Machine, Page]) -> None:
     made, tab = framed
     await tab.frame_locator("iframe").get_by_role("button", name="Idle now").click()

@@ -131,6 +131,10 @@ at("cancel").addEventListener("click", () => attempt(async () => {
   await post("/api/interrupt");
 }));
 at("idle").addEventListener("click", () => attempt(async () => {
+  if (at("queue").classList.contains("busy")) {
+    say("It is not idle while a prompt runs or waits.");
+    return;
+  }
   await post("/demo/idle");
   say("This machine now believes that it is idle: it stops in about 20 seconds unless somebody uses it.");
 }));
