@@ -16,7 +16,7 @@ from sqlmodel import Session as Transaction
 from sqlmodel import create_engine, update
 
 from comfyweb.control.migrate import migrate
-from comfyweb.control.postgresql import PostgreSQL
+from comfyweb.control.postgresql import MIGRATION_SETTINGS, PATIENCE_SECONDS, PostgreSQL, refusal
 from comfyweb.control.tables import KeyRow
 
 T = TypeVar("T")
@@ -47,14 +47,20 @@ class Database:
         self._file: tuple[int, int] | None = None
 
     async def open(self) -> None:
-        """Bring the tables up to date. Raises LedgerError."""
+        """Bring the tables up to date, which takes as long as it takes. Raises LedgerError."""
+
+        def answers() -> None:
+            with self._engine.begin():
+                pass
 
         def work() -> None:
             _keep_private(self._engine)
-            migrate(self._engine)
+            migrate(self._engine, MIGRATION_SETTINGS if self._server else ())
             self._file = _identity(self._engine)
 
-        await self._in_thread(work)
+        if self._server:
+            await self._in_thread(answers)
+        await self._in_thread(work, seconds=None)
 
     async def probe(self) -> None:
         """Write, and change nothing by it. Raises LedgerError when nothing can be stored now.
@@ -86,13 +92,13 @@ class Database:
 
         return await self._in_thread(whole)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T], *, seconds: float | None = PATIENCE_SECONDS) -> T:
         try:
             if self._server is None:
                 return await asyncio.wrap_future(self._thread.submit(work))
-            return await self._server.patiently(self._thread.submit(self._server.anew(work)))
+            return await self._server.patiently(self._thread.submit(self._server.anew(work)), seconds)
         except (SQLAlchemyError, OSError) as error:
-            raise LedgerError(f"the database failed: {type(error).__name__}") from error
+            raise LedgerError(f"the database failed: {refusal(error)}") from error
         except (ValueError, TypeError, OverflowError) as error:  # from fetching a row: broken JSON, or no time
             raise LedgerError(f"the database holds what can't be read: {error}") from error
 

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
 
 T = TypeVar("T")
 
@@ -18,11 +19,14 @@ PATIENCE_SECONDS = 5.0
 # The server lets go first: of what waits, and of what a process holds that stands still or has lost its network.
 STATEMENT_MILLISECONDS = 4000
 STANDING_STILL_MILLISECONDS = 2000
+# Between its statements a migration reads its scripts, on a computer that has just been switched on.
+MIGRATION_STANDING_STILL_MILLISECONDS = 30_000
 CONNECT_SECONDS = 3
 # Any number will do, as long as every comfyweb takes the same.
 LOCK = 0x636F6D66
 _CONNECTING: Final[dict[str, Any]] = {
     "application_name": "comfyweb",
+    "client_encoding": "utf8",  # of a database in SQL_ASCII, psycopg would return bytes
     "connect_timeout": CONNECT_SECONDS,
     "tcp_user_timeout": STATEMENT_MILLISECONDS,
     "keepalives_idle": 2,
@@ -34,6 +38,30 @@ _SETTINGS = (
     f"SET statement_timeout = {STATEMENT_MILLISECONDS}",
     f"SET idle_in_transaction_session_timeout = {STANDING_STILL_MILLISECONDS}",
 )
+# A migration takes as long as the database is large. It doesn't wait for others' locks, behind which all would queue.
+MIGRATION_SETTINGS = (
+    "SET LOCAL statement_timeout = 0",
+    f"SET LOCAL lock_timeout = {STATEMENT_MILLISECONDS}",
+    f"SET LOCAL idle_in_transaction_session_timeout = {MIGRATION_STANDING_STILL_MILLISECONDS}",
+)
+# Told in words of ours: the server's own repeat parts of DATABASE_URL, where a password may be in the wrong place.
+_REFUSALS = {
+    "password authentication failed": "the server refuses the user or the password",
+    "no pg_hba.conf entry": "the server lets nobody in from this address",
+    "does not exist": "there is no such database or user on the server",
+    "resolve host": "the server's name is not known",
+    "Connection refused": "nothing listens at the server's address",
+    "timeout expired": "the server does not answer",
+    "starting up": "the server is still starting",
+}
+
+
+def refusal(error: Exception) -> str:
+    """Return why the database could not be used: in words where a server let nobody in, else the kind of the error."""
+    if isinstance(error, TimeoutError):
+        return "the server does not answer"
+    said = str(error) if isinstance(error, DBAPIError) and error.statement is None else ""
+    return next((words for mark, words in _REFUSALS.items() if mark in said), type(error).__name__)
 
 
 class PostgreSQL:
@@ -68,13 +96,14 @@ class PostgreSQL:
 
         return begun
 
-    async def patiently(self, done: Future[T]) -> T:
+    async def patiently(self, done: Future[T], seconds: float | None) -> T:
         """Return what the thread returns, unless the server keeps it waiting too long: raises TimeoutError then.
 
-        What has not begun by then never does; under what has begun the connection is cut, so that the thread is free.
+        With None it is waited for until it ends. What has not begun by then never does; under what has begun the
+        connection is cut, so that the thread is free.
         """
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(seconds):
                 return await asyncio.wrap_future(done)
         except (TimeoutError, asyncio.CancelledError):
             if not done.done():

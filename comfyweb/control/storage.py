@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from comfyweb.control.postgresql import PostgreSQL
+from comfyweb.control.postgresql import PostgreSQL, refusal
 
 WAIT_SECONDS = 3
 
@@ -61,5 +61,5 @@ def _server(url: str) -> str:
         finally:
             engine.dispose()
     except (SQLAlchemyError, ImportError, OSError) as error:
-        return f"The database's server can't be used: {type(error).__name__}."
+        return f"The database's server can't be used: {refusal(error)}."
     return "The database's server takes no writes." if only_read == "on" else ""

@@ -127,11 +127,11 @@ class PostgreSQLServer(Server):
     def answers(self) -> bool:
         return self._psql("SELECT 1").returncode == 0
 
-    def url(self, *, port: int | None = None) -> str:
+    def url(self, *, port: int | None = None, encoding: str = "UTF8") -> str:
         """Make a database; return its address, by way of another port if there is one."""
         self._databases += 1
         name = f"comfyweb{self._databases}"
-        assert self._psql(f"CREATE DATABASE {name}").returncode == 0
+        assert self._psql(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'").returncode == 0
         return f"postgresql://comfyweb@{HOST}:{port or self.port}/{name}"
 
     def set(self, url: str, name: str, value: str) -> None:

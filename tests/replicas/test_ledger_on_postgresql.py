@@ -3,16 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy.exc import InternalError
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.exc import InternalError, OperationalError
 from sqlmodel import SQLModel
 
 from comfyweb.control.database import LedgerError
 from comfyweb.control.ledger import Ledger
-from comfyweb.control.postgresql import PostgreSQL
+from comfyweb.control.postgresql import PATIENCE_SECONDS, PostgreSQL
+from comfyweb.control.storage import examine
 from comfyweb.machine.model import StopMode, Wanted
 from tests.control.test_ledger import (
     test_a_key_is_made_once,
@@ -75,6 +78,75 @@ async def test_the_migrations_make_exactly_the_tables_of_the_code(ledger: Ledger
     engine.dispose()
 
 
+async def test_a_migration_takes_longer_than_any_other_transaction_may(ledger: Ledger, url: str) -> None:
+    slow = f"""
+        DROP TABLE lease;
+        UPDATE alembic_version SET version_num = '0001';
+        CREATE FUNCTION slow() RETURNS trigger AS $$ BEGIN PERFORM pg_sleep({PATIENCE_SECONDS + 1}); RETURN NEW; END $$
+            LANGUAGE plpgsql;
+        CREATE TRIGGER slow BEFORE UPDATE ON alembic_version FOR EACH ROW EXECUTE FUNCTION slow();
+    """  # noqa: S608 - a number of ours
+    engine = PostgreSQL(url).engine
+    with engine.begin() as connection:
+        connection.exec_driver_sql(slow)
+    upgraded = Ledger(url, machine="p/z/m")
+    await upgraded.open()
+    await upgraded.close()
+    with engine.begin() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+        with pytest.raises(OperationalError, match="statement timeout"):
+            connection.exec_driver_sql(f"SELECT pg_sleep({PATIENCE_SECONDS})")
+    engine.dispose()
+
+
+async def test_a_migration_that_somebody_is_in_the_way_of_gives_up_and_is_whole_the_next_time(
+    ledger: Ledger, url: str
+) -> None:
+    engine = PostgreSQL(url).engine
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE lease; UPDATE alembic_version SET version_num = '0001'")
+    somebody = create_engine(engine.url)  # He doesn't take the lock of every comfyweb: a backup, or a person.
+    upgraded = Ledger(url, machine="p/z/m")
+    with somebody.begin() as connection:
+        connection.exec_driver_sql("LOCK TABLE alembic_version")
+        with pytest.raises(LedgerError, match="the database failed"):
+            await upgraded.open()
+    await upgraded.open()
+    await upgraded.close()
+    somebody.dispose()
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+    engine.dispose()
+
+
+async def test_a_database_without_an_encoding_holds_text(postgresql: PostgreSQLServer) -> None:
+    ledger = Ledger(postgresql.url(encoding="SQL_ASCII"), machine="p/z/m")
+    await ledger.open()
+    assert await ledger.key("gate", lambda: "é") == await ledger.key("gate", lambda: "other") == "é"
+    await ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"database": "nowhere"}, "there is no such database or user on the server"),
+        ({"username": "nobody"}, "there is no such database or user on the server"),
+        ({"host": "nowhere.invalid"}, "the server's name is not known"),
+        ({"port": 1}, "nothing listens at the server's address"),
+    ],
+)
+async def test_why_a_server_lets_nobody_in_is_said_in_words_and_no_part_of_its_address(
+    url: str, wrong: dict[str, Any], words: str
+) -> None:
+    address = make_url(url).set(**wrong).render_as_string(hide_password=False)
+    ledger = Ledger(address, machine="p/z/m")
+    with pytest.raises(LedgerError) as refused:
+        await ledger.open()
+    assert str(refused.value) == f"the database failed: {words}"
+    assert examine(address).trouble == f"The database's server can't be used: {words}."
+    await ledger.close()
+
+
 async def test_forty_five_clicks_at_four_processes_are_one_intent(four: list[Ledger]) -> None:
     clicks = [four[n % 4].ask(Wanted.ON, StopMode.DRAIN, f"s{n}", NOW) for n in range(45)]
     assert len({intent.id for intent in await asyncio.gather(*clicks)}) == 1
@@ -126,7 +198,7 @@ async def test_a_server_that_is_killed_is_a_clear_error_until_it_is_back(
         await ledger.open()
         before = await ledger.ask(Wanted.ON, StopMode.DRAIN, "s", NOW)
         server.kill()
-        with pytest.raises(LedgerError, match="OperationalError"):
+        with pytest.raises(LedgerError, match="nothing listens at the server's address"):
             await ledger.standing()
         server.start()
         assert (await ledger.standing()).open_intent == before

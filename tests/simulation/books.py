@@ -81,5 +81,5 @@ class Books(Ledger):
         finally:
             self._reads = False
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T], **_: object) -> T:
         return work()
