@@ -8,8 +8,10 @@ import asyncio
 import contextlib
 import functools
 import gc
+import logging
 import os
 import signal
+import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -18,7 +20,8 @@ from reflex.utils.exec import is_prod_mode
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from comfyweb.api.app import in_front_of
-from comfyweb.control import start
+from comfyweb.control import start, storage
+from comfyweb.control.database import LedgerError
 from comfyweb.control.services import services
 from comfyweb.settings import of_process
 from comfyweb.ui import door
@@ -33,9 +36,11 @@ from comfyweb.ui.static import BuiltPage
 
 EVENTS = "/_event/"
 PARENT_EVERY = 1.0  # seconds
+SERVER_AGAIN = 1.0  # seconds
 COLLECT_EVERY = 300.0  # seconds, as long as a closed tab's state is kept (rxconfig.py)
 
 
+log = logging.getLogger(__name__)
 settings = functools.cache(of_process)
 
 
@@ -43,6 +48,7 @@ def serve() -> ASGIApp:
     """Return the whole app, from a built page. Raises SettingsError and NotBuiltError."""
     app.register_lifespan_task(_end_with_parent, parent=os.getppid())  # pyright: ignore[reportUnknownMemberType] - Reflex's keywords are untyped
     page = BuiltPage.read()
+    _await_server(settings().database_url.get_secret_value())
     reflex = app()
     events = door.Frames(reflex)
 
@@ -67,6 +73,23 @@ def serve() -> ASGIApp:
     return idle
 
 
+def _await_server(url: str) -> None:
+    """Return once the database's server can be used: when a computer is switched on it may be there later than we.
+
+    Here, where SIGTERM still ends this process at once; while the app starts, granian takes note of it and goes on.
+    """
+    if url.startswith("sqlite"):
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    said = ""
+    while trouble := storage.examine(url).trouble:
+        if trouble != said:  # once, not each second
+            log.warning("Nothing is served yet. %s", trouble)
+        said = trouble
+        time.sleep(SERVER_AGAIN)
+    signal.signal(signal.SIGTERM, before)
+
+
 def _collect_rarely() -> None:
     """Keep garbage collection from stalling every tab: a full one over all that was imported takes half a second.
 
@@ -88,7 +111,12 @@ async def _collect_in_time(every_seconds: float = COLLECT_EVERY) -> None:
 @contextlib.asynccontextmanager
 async def _running() -> AsyncGenerator[None]:
     """Run the machine's loop and offer it to the page and to REST, for as long as the server does."""
-    async with start.running(settings()) as bound:
+    async with contextlib.AsyncExitStack() as ends:
+        try:
+            bound = await ends.enter_async_context(start.running(settings()))
+        except LedgerError as error:
+            log.error("comfyweb can't start: %s", error)  # noqa: TRY400 - the server prints the traceback, and cuts it
+            raise
         services.bind(bound)
         live = Live(app)
         unsubscribe = bound.controller.publisher.subscribe(live.push)

@@ -36,11 +36,15 @@ class Town:
         self.comfyui = f"http://localhost:{port + 2}"
         self._environ = app_environment({}, port=port, password=PASSWORD, folder=folder) | {"JWT_SECRET": OLD}
 
+    def program(self, **settings: str) -> Program:
+        """Start the app with these settings."""
+        return Program("-m", "comfyweb", environ=self._environ | settings)
+
     @contextmanager
     def app(self, **settings: str) -> Generator[httpx.Client]:
         """Run the app with these settings, and ask it as a stranger."""
         with (
-            Program("-m", "comfyweb", environ=self._environ | settings) as program,
+            self.program(**settings) as program,
             httpx.Client(base_url=self.url, timeout=30) as client,
         ):
             program.answers(f"{self.url}/healthz")
@@ -174,6 +178,15 @@ def test_without_a_backup_it_begins_anew_and_opens_the_machine_again(town: Town)
         assert not is_in(client, lost)
         again = logged_in(client)
         until(lambda: entered(client, again))
+
+
+def test_a_database_of_a_newer_comfyweb_is_not_used_and_the_log_says_so(alone: Town) -> None:
+    with alone.app():
+        pass
+    with closing(sqlite3.connect(alone.folder / "comfyweb.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    with alone.program() as app:
+        assert "can't start" in app.says("it is of a newer comfyweb")
 
 
 def test_the_signing_secret_is_replaced_and_nobody_is_logged_out(alone: Town) -> None:

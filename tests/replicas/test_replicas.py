@@ -3,6 +3,7 @@
 Whole processes with a real PostgreSQL and Redis beside the emulated cloud.
 """
 
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -138,6 +139,25 @@ def test_without_the_database_nobody_acts_and_all_say_so(
         assert follower.post("start").status_code == 200
         leader.shows("ready")
         assert here.done() == ["start"]
+
+
+def test_one_that_starts_before_the_database_says_so_and_serves_as_soon_as_it_is_there(
+    tmp_path: Path, postgresql: PostgreSQLServer, redis: RedisServer
+) -> None:
+    with PostgreSQLServer() as own, town(tmp_path, own.url(), redis.url) as here:
+        app = here.app(0)
+        app.kill()
+        own.kill()
+        app.launch()
+        waits = "Nothing is served yet"
+        assert "nothing listens at the server's address" in app.program.says(waits)
+        app.program.signal(signal.SIGTERM)
+        assert app.program.ended() == 0
+        app.launch()
+        app.program.says(waits)
+        own.start()
+        app.serves()
+        app.shows("off")
 
 
 def test_one_that_is_cut_off_from_the_database_is_followed_by_another(

@@ -31,19 +31,39 @@ def until(ready: Callable[[], T | None]) -> T:
     return found
 
 
+def machine_calls(port: int) -> list[str]:
+    """Return the starts and stops that the emulated Compute Engine at this port was made to do, in order."""
+    zone = f"http://localhost:{port}/compute/v1/projects/demo-project/zones/us-central1-a"
+    newest_first = httpx.get(f"{zone}/operations").json().get("items", [])
+    kinds = [each["operationType"] for each in reversed(newest_first)]
+    return [kind for kind in kinds if kind in {"start", "stop"}]
+
+
 class App:
     """One process that serves the machine, asked by REST."""
 
     def __init__(self, port: int, environ: dict[str, str]) -> None:
-        self.url = f"http://localhost:{port}"
-        self.client = httpx.Client(base_url=self.url, timeout=30)
         self._environ = environ | {"PORT": str(port)}
         self._login: dict[str, str] = {}
+        self.move(port)
+
+    def move(self, port: int) -> None:
+        """Ask it at this port from now on."""
+        self.url = f"http://localhost:{port}"
+        self.client = httpx.Client(base_url=self.url, timeout=30)
 
     def start(self) -> None:
         """Start it and wait until it serves."""
-        self._program = Program("-m", "comfyweb", environ=self._environ)
-        self._program.answers(f"{self.url}/healthz")
+        self.launch()
+        self.serves()
+
+    def launch(self) -> None:
+        """Start it."""
+        self.program = Program("-m", "comfyweb", environ=self._environ)
+
+    def serves(self) -> None:
+        """Wait until it serves."""
+        self.program.answers(f"{self.url}/healthz")
 
     @property
     def leads(self) -> bool:
@@ -64,6 +84,10 @@ class App:
         answer = self.client.post("/api/auth/login", json={"password": PASSWORD})
         assert answer.status_code == 200, answer.text
         return {"x-auth-token": answer.json()["token"]}
+
+    def log_in_anew(self) -> None:
+        """Ask by another login from now on."""
+        self._login = self.log_in()
 
     def lets_in(self, login: dict[str, str]) -> bool:
         """Whether a login counts here."""
@@ -93,7 +117,7 @@ class App:
     def kill(self) -> None:
         """End it with SIGKILL, the whole of it at once."""
         self._signal(signal.SIGKILL)
-        self._program.ended()
+        self.program.ended()
 
     def stand_still(self) -> None:
         """Let it do nothing more, while its connections stay open."""
@@ -112,7 +136,7 @@ class App:
         return self._login
 
     def _signal(self, number: signal.Signals) -> None:
-        for pid in (self._program.pid, *children(self._program.pid)):
+        for pid in (self.program.pid, *children(self.program.pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -122,7 +146,7 @@ class App:
 
     def __exit__(self, *_error: object) -> None:
         self.go_on()
-        self._program.__exit__()
+        self.program.__exit__()
         self.client.close()
 
 
@@ -140,9 +164,7 @@ class Town:
 
     def done(self) -> list[str]:
         """Return what Compute Engine was made to do, in order."""
-        newest_first = httpx.get(f"http://localhost:{self._port}/control").json()["operations"]
-        kinds = [each["operationType"] for each in reversed(newest_first)]
-        return [kind for kind in kinds if kind in {"start", "stop"}]
+        return machine_calls(self._port)
 
 
 @contextlib.contextmanager
