@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import shutil
 import subprocess
 import time
 from collections.abc import Generator, Sequence
@@ -34,6 +35,31 @@ def missing() -> str:
         return "needs docker"
     except subprocess.CalledProcessError as error:
         return f"needs the image: docker build -t {IMAGE} . ({error.stderr.strip()})"
+    return ""
+
+
+def _compose() -> tuple[str, ...]:
+    """Return how compose is called here: docker's plugin as in the documents, or the program of its own."""
+    if shutil.which("docker") is None:
+        return ()
+    plugin = ("docker", "compose")
+    if subprocess.run([*plugin, "version"], capture_output=True, check=False).returncode == 0:
+        return plugin
+    return ("docker-compose",) if shutil.which("docker-compose") else ()
+
+
+COMPOSE = _compose()
+
+
+def lacking(*images: str) -> str:
+    """Return why no stack with these images can be brought up here; empty when it can."""
+    if why := missing():
+        return why
+    if not COMPOSE:
+        return "needs docker compose, or docker-compose"
+    for image in images:
+        if subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
+            return f"needs an image: docker pull {image}"
     return ""
 
 

@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -12,7 +15,9 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.container.docker import (
+    COMPOSE,
     PASSWORD,
+    PATIENCE,
     PRODUCTION,
     Container,
     app,
@@ -24,12 +29,13 @@ from tests.container.docker import (
     told,
     until,
 )
-from tests.launching import free_ports
+from tests.launching import ROOT, free_ports
+from tests.test_documents import shell_blocks
 from tests.web.forwarding import Forward, certificate
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
-ROOT = Path(__file__).parent.parent.parent
+COMPOSES = pytest.mark.skipif(not COMPOSE, reason="needs docker compose, or docker-compose")
 
 
 @pytest.fixture
@@ -126,37 +132,93 @@ def test_default_secrets_are_refused_and_why_is_said() -> None:
         assert "JWT_SECRET" in container.said
 
 
-def test_the_compose_file_brings_it_up_healthy_and_takes_it_down_again(tmp_path: Path) -> None:
-    for name in ("compose.yml", "compose.caddy.yml"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
-    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in PRODUCTION.items()))
+@dataclass(frozen=True)
+class Composed:
+    """`compose.yml` alone, in a folder of its own. There is no Google here, and no key for it."""
 
-    port = free_ports(1)
-    environ = {**os.environ, "COMFYWEB_PORT": str(port)}
+    folder: Path
+    port: int
 
-    def compose(*arguments: str) -> str:
-        command = ["docker-compose", *arguments]
-        ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    @property
+    def container(self) -> str:
+        return self.type("docker compose ps --quiet comfyweb").strip()
+
+    def type(self, lines: str) -> str:
+        """Type lines of the documents; return what they print."""
+        here = lines.replace("docker compose", " ".join(COMPOSE)).replace("--build", "--no-build")
+        ran = subprocess.run(
+            ["bash", "-eu", "-c", here],
+            cwd=self.folder,
+            env={**os.environ, "COMFYWEB_PORT": str(self.port)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
 
+    def eventually(self, what: Callable[[], bool]) -> None:
+        """Wait until it is so."""
+        end = time.monotonic() + PATIENCE
+        while not what():
+            assert time.monotonic() < end, docker("logs", self.container)
+            time.sleep(0.2)
+
+    def healthy(self) -> bool:
+        return docker("inspect", "--format", "{{.State.Health.Status}}", self.container) == "healthy"
+
+    def ready(self) -> bool:
+        """Whether its first look has ended."""
+        try:
+            return httpx.get(f"{self.url}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> Generator[Composed]:
+    for name in ("compose.yml", "compose.caddy.yml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in PRODUCTION.items()))
+    made = Composed(tmp_path, free_ports(1))
     try:
-        compose("up", "--detach", "--no-build")
-        container = compose("ps", "--quiet", "comfyweb").strip()
-        for _ in range(240):
-            if docker("inspect", "--format", "{{.State.Health.Status}}", container) == "healthy":
-                break
-            threading.Event().wait(0.5)
-        assert docker("inspect", "--format", "{{.State.Health.Status}}", container) == "healthy"
-        assert docker("inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", container) == "true"
-        assert httpx.get(f"http://localhost:{port}/login").status_code == 200
-        # There is no Google here, and no key for it: the app serves, and says what is missing.
-        ready = httpx.get(f"http://localhost:{port}/readyz")
-        for _ in range(240):
-            if ready.status_code == 200:
-                break
-            threading.Event().wait(0.5)  # its first look has not ended yet
-            ready = httpx.get(f"http://localhost:{port}/readyz")
-        assert ready.json()["dependencies"] == {"database": "ok", "loop": "ok", "compute-engine": "failing"}
+        [up] = [block for block in shell_blocks(ROOT / "docs/container.md") if block.startswith("docker compose up")]
+        made.type(up)
+        yield made
     finally:
-        compose("down", "--volumes")
+        made.type("docker compose down --volumes")
+
+
+@COMPOSES
+def test_the_compose_file_brings_it_up_healthy(composed: Composed) -> None:
+    composed.eventually(composed.healthy)
+    assert docker("inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", composed.container) == "true"
+    assert httpx.get(f"{composed.url}/login").status_code == 200
+    composed.eventually(composed.ready)
+    dependencies = httpx.get(f"{composed.url}/readyz").json()["dependencies"]
+    assert dependencies == {"database": "ok", "loop": "ok", "compute-engine": "failing"}, (
+        "it serves, and says what is missing"
+    )
+
+
+@COMPOSES
+def test_a_backup_that_was_made_in_use_brings_everything_back(composed: Composed) -> None:
+    def lets_in(token: str) -> bool:
+        return httpx.get(f"{composed.url}/api/auth/check", headers={"x-auth-token": token}).status_code == 200
+
+    backup, restore = [block for block in shell_blocks(ROOT / "docs/container.md") if "backup.db" in block]
+    composed.eventually(composed.ready)
+    before = log_in(composed.url)
+    composed.type(backup)
+    assert (composed.folder / "backup.db").stat().st_mode & 0o777 == 0o600
+    after = log_in(composed.url)
+    composed.type(restore)
+    composed.eventually(composed.ready)
+    assert lets_in(before)
+    assert not lets_in(after)
+    mode = docker("exec", composed.container, "stat", "--format", "%a %U", "/data/comfyweb.db")
+    assert mode == "600 comfyweb"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import ssl
 import subprocess
 import time
@@ -15,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.conftest import CHROMIUM
-from tests.container.docker import IMAGE, PATIENCE, Container, docker, missing
+from tests.container.docker import COMPOSE, IMAGE, PATIENCE, Container, docker, lacking
 from tests.demo.test_identity import key_file
 from tests.launching import ROOT, free_ports
 from tests.test_documents import shell_blocks
@@ -57,18 +56,8 @@ for number in range(int(sys.argv[2])):
 """
 
 
-def lacking() -> str:
-    """Return why there can be no such stack here; empty when there can."""
-    if why := missing():
-        return why
-    if shutil.which("docker-compose") is None:
-        return "needs docker-compose"
-    if subprocess.run(["docker", "image", "inspect", CADDY], capture_output=True, check=False).returncode:
-        return f"needs Caddy's image: docker pull {CADDY}"
-    return ""
-
-
-pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.skipif(bool(lacking()), reason=lacking())]
+LACKING = lacking(CADDY)
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.skipif(bool(LACKING), reason=LACKING)]
 
 
 @dataclass(frozen=True)
@@ -92,10 +81,10 @@ class Stack:
         return docker("exec", self.container("caddy"), "cat", "/data/caddy/pki/authorities/local/root.crt")
 
     def compose(self, *arguments: str) -> str:
-        """Say it to docker-compose."""
+        """Say it to compose."""
         files = [word for name in FILES for word in ("-f", name)]
         ran = subprocess.run(
-            ["docker-compose", *files, *arguments],
+            [*COMPOSE, *files, *arguments],
             cwd=self.folder,
             env=self.environ,
             capture_output=True,
@@ -106,7 +95,7 @@ class Stack:
 
     @property
     def environ(self) -> dict[str, str]:
-        """Return the environment of docker-compose. The app is also published, at a port that nobody needs here."""
+        """Return the environment of compose. The app is also published, at a port that nobody needs here."""
         return {**os.environ, "APP_DOMAIN": NAME, "COMFYWEB_PORT": str(self.app)}
 
     def container(self, service: str) -> str:
@@ -164,7 +153,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
     own, _, up = start.strip().partition("\n")
     # As root: that is for whoever types it.
     docker("run", "--rm", "--user=0", f"--volume={folder}:/here", "--workdir=/here", IMAGE, *own.split())
-    up = up.replace("docker compose", "docker-compose").replace(" up ", " -f compose.cloud.yml up ")
+    up = up.replace("docker compose", " ".join(COMPOSE)).replace(" up ", " -f compose.cloud.yml up ")
     try:
         command = ["bash", "-eu", "-c", up.replace("--build", "--no-build")]
         subprocess.run(command, cwd=folder, env=made.environ, check=True)
