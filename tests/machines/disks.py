@@ -32,9 +32,13 @@ class Disk:
         run("truncate", "-s", size, self.file)
 
     def attach(self) -> str:
-        """Return its block device."""
+        """Return its block device.
+
+        It is read and written past this computer's cache: a blank disk, which the host reads from end to end, comes
+        several times as fast.
+        """
         mode = ["--read-only"] if self.read_only else []
-        return self.device() or run("losetup", "--find", "--show", *mode, self.file)
+        return self.device() or run("losetup", "--find", "--show", "--direct-io=on", *mode, self.file)
 
     def device(self) -> str:
         """Return the block device that it has now; empty while it has none."""
