@@ -86,7 +86,7 @@ class World:
         return self.now()
 
     def now(self) -> tls.Tls:
-        return certificates.current(self.machine.paths, wall=self.wall())
+        return tls.current(self.machine.paths, wall=self.wall())
 
     def names(self) -> str:
         return self.machine.system.run(

@@ -199,15 +199,16 @@ def test_a_web_page_in_the_place_of_addresses_is_told_in_few_words() -> None:
 
 def test_every_key_and_unit_is_documented() -> None:
     documents = Path(__file__).parents[2] / "docs"
-    text = (documents / "host.md").read_text() + (documents / "contract.md").read_text()
-    source = Path(metadata.__file__).read_text() + Path(allowed.__file__).read_text()
-    keys = set(re.findall(r'"(comfyweb-[\w-]*|allowed_ip|domain_name|ssl_email|cf_\w+_path)"', source))
+    text = (documents / "host.md").read_text()
+    modules = (Path(metadata.__file__).parents[1]).rglob("*.py")
+    of_the_set_up = Path(metadata.__file__).read_text() + Path(allowed.__file__).read_text()
+    keys = set(re.findall(r'"(comfyweb-[\w-]*|allowed_ip|domain_name|ssl_email|cf_\w+_path)"', of_the_set_up))
+    of_the_keeper = {key for module in modules for key in re.findall(r'\.get\("(comfyweb-[\w-]+)"', module.read_text())}
+    assert {"comfyweb-idle-minutes", "comfyweb-comfyui"} <= keys | of_the_keeper
     assert len(keys) == 12
-    assert {key for key in keys if f"`{key}`" not in text} == set()
+    contract = (documents / "contract.md").read_text()
+    assert {key for key in keys | of_the_keeper if f"`{key}`" not in text + contract} == set()
+    assert "| `comfyweb-idle-minutes`" in text
     assert DEFAULT_RELEASE in text
     assert " ".join(metadata.DEFAULT_TORCH) in text
-    assert {
-        name
-        for name in (units.DISK, units.MOUNT, units.COMFYUI, units.BLOCK, units.FIREWALL)
-        if f"`{name}`" not in text
-    } == set()
+    assert {name for name in units.names() if f"`{name.partition('.')[0]}." not in text} == set()

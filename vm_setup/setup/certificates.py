@@ -21,7 +21,6 @@ from vm_setup.setup.steps import Steps
 from vm_setup.setup.system import LOG, System, Trouble
 from vm_setup.setup.tls import CLOUDFLARE, LETS_ENCRYPT, SELF_SIGNED, Held, Tls
 
-current = tls.current  # what nginx and the page are told
 TOPIC = "Certificate: "
 _SELF_SIGNED_DAYS = 397
 # Looking whether the name leads here costs nothing. Let's Encrypt takes five failures an hour for a name
@@ -211,7 +210,7 @@ class Errand:
 
     def _tell(self, words: str) -> None:
         """Say what is wrong, and what is served meanwhile."""
-        now = current(self.system.paths, wall=self.system.wall())
+        now = tls.current(self.system.paths, wall=self.system.wall())
         self.steps.retract(TOPIC)
         self.steps.warn(f"{TOPIC}{words}. {_meanwhile(now)} It is tried again.")
 

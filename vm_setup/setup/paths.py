@@ -50,11 +50,6 @@ class Paths:
         return self.root / "etc"
 
     @property
-    def program(self) -> Path:
-        """The bundle that is in force."""
-        return self.root / "opt/comfyweb/current/comfyweb.pyz"
-
-    @property
     def good(self) -> Path:
         """The link to the version whose services came up last, beside the one in force; the dead-man switch runs it."""
         return self.root / "opt/comfyweb/good"
