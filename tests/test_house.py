@@ -130,3 +130,13 @@ def test_a_module_says_in_its_first_line_why_it_exists(path: Path) -> None:
     assert first.endswith((".", "?", ":")), f"{path.name} begins with {first!r}"
     if path.name == "__init__.py" and path != EXTENSION:
         assert len(tree.body) == 1, "a package holds its line and nothing else"
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for folder in ("units", "nginx") for path in (ROOT / "vm_setup" / folder).iterdir()),
+    ids=lambda path: path.name,
+)
+def test_a_file_for_the_machine_says_in_its_first_lines_why_it_exists(path: Path) -> None:
+    first, second, *_ = (line.strip() for line in path.read_text().splitlines())
+    assert first.startswith("# ") or (path.suffix == ".html" and second.startswith("<!--"))

@@ -241,6 +241,17 @@ def test_errors_that_need_a_person_keep_the_disk_unmounted(machine: Machine) -> 
     assert "UNEXPECTED INCONSISTENCY" in disk.verdict(machine.system)
 
 
+def test_a_file_system_that_is_newer_than_the_tools_here_is_not_called_damaged(machine: Machine) -> None:
+    assert machine.run("mkfs.ext4", "-q", "-O", "^metadata_csum", machine.paths.disk).ok
+    with machine.paths.disk.open("r+b") as device:
+        device.seek(1024 + 0x63)  # the last byte of s_feature_incompat, Linux: fs/ext4/ext4.h
+        device.write(b"\x80")
+    before = contents(machine)
+    assert disk.prepare(machine.system, machine.steps) is State.FOREIGN
+    assert "made by a newer system" in disk.verdict(machine.system)
+    assert contents(machine) == before
+
+
 @pytest.fixture
 def loop(tmp_path: Path) -> Generator[System]:
     """A real block device."""

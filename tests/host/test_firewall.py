@@ -42,10 +42,12 @@ def test_what_is_in_force_is_on_disk_for_the_next_boot_and_is_done_once(machine:
 
 def test_rules_that_nft_refuses_replace_nothing(machine: Machine) -> None:
     before = ensure(machine, allowed_ip="203.0.113.7")
+    visitors = files.read(machine.paths.etc / firewall.VISITORS)
     machine.on_command = lambda line: Done(code=1, err="syntax error") if "--check" in line else None
     with pytest.raises(Trouble, match="former ones stay: syntax error"):
         ensure(machine, allowed_ip="203.0.113.8")
     assert files.read(machine.paths.etc / firewall.RULES) == before
+    assert files.read(machine.paths.etc / firewall.VISITORS) == visitors
     assert not any("reload" in call for call in machine.calls[3:])
 
 

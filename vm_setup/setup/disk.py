@@ -32,6 +32,7 @@ _EXT = frozenset({"ext2", "ext3", "ext4"})
 _WORTH_BYTES = 16 * _MIB
 _SMALLEST_BYTES = 32 * _MIB
 _FSCK_REPAIRED = 2  # e2fsck(8): 0 clean, 1 repaired, 2 repaired and wants a reboot; from 4 on it needs a person
+_UNSUPPORTED = "unsupported feature"  # what e2fsck and its library say of a feature that is newer than they are
 _BLKID_NOTHING = 2  # blkid(8), low-level probing: nothing was identified
 _AN_HOUR = 3600.0
 
@@ -101,8 +102,8 @@ WORDS = {
         "Attach it in read/write mode, then start the machine again."
     ),
     State.DAMAGED: (
-        "The data disk's file system has errors that are not safe to repair unattended ({kind}), so it was left as it "
-        "is. Take a snapshot of it, then run e2fsck on the machine. ComfyUI works on the boot disk for now."
+        "The data disk's file system has errors that are not safe to repair unattended ({kind}), so it is not "
+        "mounted. Take a snapshot of it, then run e2fsck on the machine. ComfyUI works on the boot disk for now."
     ),
 }
 
@@ -290,6 +291,8 @@ def _check(system: System, steps: Steps, device: Path, size: int) -> tuple[State
     grows = 0 < held <= size - _WORTH_BYTES and files.read(tried) != f"{size} {held}"
     steps.detail(DISK, "The data disk has grown: its file system follows" if grows else "The data disk is checked")
     checked = system.run("e2fsck", "-fp" if grows else "-p", device, timeout=12 * _AN_HOUR)
+    if _UNSUPPORTED in checked.out + checked.err:
+        return State.FOREIGN, f"a file system made by a newer system: {checked.words}"
     if not 0 <= checked.code <= _FSCK_REPAIRED:
         return State.DAMAGED, checked.words
     if grows:

@@ -120,12 +120,12 @@ def _ensure(system: System, steps: Steps, wanted: Wanted) -> None:
     judged = doors(wanted, proxies=cloudflare.networks(system.paths), earlier=allowed.read(files.read(kept)))
     if wanted.allowed.unusable:
         steps.warn(_lost(judged))
-    elif wanted.allowed.networks:
-        files.write_changed(kept, " ".join(map(str, wanted.allowed.networks)))
-    else:
-        files.remove(kept)
-    files.write_changed(system.paths.etc / VISITORS, visitors(judged))
     _load(system, rules(judged))
+    files.write_changed(system.paths.etc / VISITORS, visitors(judged))
+    if wanted.allowed.networks:
+        files.write_changed(kept, " ".join(map(str, wanted.allowed.networks)))
+    elif not wanted.allowed.unusable:
+        files.remove(kept)
 
 
 def _load(system: System, text: str) -> None:
