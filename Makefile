@@ -21,8 +21,8 @@ PAGE := rxconfig.py requirements.txt $(shell find comfyweb/ui comfyweb/comfyweb.
 	comfyweb/machine assets reflex.lock -type f ! -name '*.pyc' 2>/dev/null)
 SHELLS := .ci/run $(shell find vm_setup bench -name '*.sh' 2>/dev/null)
 PYTEST = $(BIN)/python -m pytest
-# Three at a time, since they wait more than they work; a file's tests stay together, since they share machines.
-MACHINES = $(PYTEST) -rs -n 3 --dist loadfile --no-loadscope-reorder tests/machines
+# Four at a time, since they wait more than they work; those that share machines stay together.
+MACHINES = $(PYTEST) -rs -n 4 --dist loadfile --no-loadscope-reorder tests/machines
 # Each of the three begins with its share of the files, so that what a file needs is mostly loaded once; some wait.
 INNER = -n 3 --dist worksteal --ignore tests/machines --ignore tests/container
 

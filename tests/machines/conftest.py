@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tests.machines import leftovers
 from tests.machines.commands import locked
 from tests.machines.first_boot import FirstBoot, boot_once
 from tests.machines.installed import Host, equip, put_disks
 from tests.machines.machine import Machine
-from tests.machines.systems import DEBIAN, System
+from tests.machines.systems import DEBIAN, UBUNTUS, System
 from tests.machines.visiting import Visitor
 
 HERE = Path(__file__).parent
@@ -56,6 +58,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+class ByMachine(LoadFileScheduling):
+    """Gives a file's tests to one worker, since they share machines; by system, where it has machines of several."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return next((f"{file} {system}" for system in UBUNTUS if nodeid.endswith(f"[{system}]")), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByMachine | None:
+    """Distribute by machine where it is asked for by file."""
+    return ByMachine(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(wrapper=True)
