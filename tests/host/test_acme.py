@@ -18,7 +18,7 @@ import pytest
 
 from tests.host.machine import Machine
 from tests.pebble import NONCES_REFUSED_PERCENT, Pebble
-from vm_setup.setup import acme, certificates, pair
+from vm_setup.setup import acme, certificates, pair, tls
 from vm_setup.setup.acme import NotHere
 from vm_setup.setup.certificates import Errand, Outside
 from vm_setup.setup.metadata import Wanted
@@ -217,13 +217,14 @@ def test_from_a_name_to_its_certificate(internet: Internet) -> None:
     steps.start()
     quiet = replace(internet.system, run=NoSystemd(internet.pebble.trusted))
     certificates.ensure(quiet, steps, internet.wanted())
-    assert certificates.current(internet.machine.paths).mode == "self-signed"
+    assert tls.current(internet.machine.paths).mode == "self-signed"
 
     def leads_here(_paths: object, _name: str) -> None: ...
 
     Errand(system=quiet, steps=steps, read=internet.wanted, outside=Outside(leads_here=leads_here)).run()
-    now = certificates.current(internet.machine.paths)
-    assert (now.mode, now.name, now.trusted) == ("letsencrypt", NAME, True)
+    now = tls.current(internet.machine.paths)
+    assert (now.mode, now.name) == ("letsencrypt", NAME)
+    assert not now.trusted, "browsers don't know Pebble"
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     served.load_cert_chain(now.chain, now.key)
 

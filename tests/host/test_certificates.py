@@ -14,7 +14,7 @@ import pytest
 
 from tests.host.authority import NAME, Pair, issue
 from tests.host.machine import Machine
-from vm_setup.setup import acme, certificates, files, firewall, tls, units
+from vm_setup.setup import acme, certificates, files, firewall, pair, tls, units
 from vm_setup.setup.acme import NotHere
 from vm_setup.setup.certificates import Errand, Outside
 from vm_setup.setup.metadata import Wanted
@@ -26,6 +26,7 @@ CERT, KEY = "gs://keys/cert.pem", "gs://keys/key.pem"
 BY_CLOUDFLARE = {"domain_name": NAME, "cf_cert_path": CERT, "cf_key_path": KEY}
 BY_LETS_ENCRYPT = {"domain_name": NAME, "ssl_email": "me@example.com"}
 ALONE = {"domain_name": NAME}
+IS_TRUSTED = pair.is_trusted
 DAY = 86400.0
 
 
@@ -143,7 +144,9 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A machine that knows the tests' authorities, of which there is another for each certificate."""
+    monkeypatch.setattr(pair, "is_trusted", lambda *_: True)
     if shutil.which("openssl") is None:
         pytest.skip("openssl must be installed")
     return World(Machine(tmp_path, disk_bytes=0))
@@ -273,6 +276,15 @@ def test_an_authority_whose_certificates_end_at_once_is_not_asked_without_a_paus
     world.boot(**BY_LETS_ENCRYPT)
     world.errand(waits=2)
     assert world.waits == [60, 60, 60]
+
+
+def test_one_of_an_authority_that_browsers_do_not_know_is_served_and_not_called_trusted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pair, "is_trusted", IS_TRUSTED)
+    world.boot(**BY_LETS_ENCRYPT)
+    then = world.errand()
+    assert (then.mode, then.name, then.trusted) == (LETS_ENCRYPT, NAME, False)
 
 
 def test_one_that_has_expired_is_trusted_no_more(world: World) -> None:

@@ -33,6 +33,18 @@ def test_a_good_pair_has_its_dates(tmp_path: Path) -> None:
     assert dates.until == pytest.approx(now + 3650 * 86400, abs=120)
 
 
+def test_browsers_trust_what_the_machine_s_own_list_of_authorities_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check(tmp_path, GOOD)
+    chain, key, known = tmp_path / "chain.pem", tmp_path / "key.pem", tmp_path / "known.pem"
+    assert not pair.is_trusted(chain, key, NAME)
+    monkeypatch.setenv("SSL_CERT_FILE", str(known))
+    known.write_bytes(GOOD.chain[GOOD.chain.rindex(b"-----BEGIN") :])
+    assert pair.is_trusted(chain, key, NAME)
+    assert not pair.is_trusted(chain, key, "other.example.com")
+
+
 @pytest.mark.parametrize("name", ["comfy.example.com", "a.example.com"])
 def test_a_wildcard_is_for_every_name_of_its_level(tmp_path: Path, name: str) -> None:
     check(tmp_path, issue("*.example.com", "example.com"), name)

@@ -58,8 +58,8 @@ def root(machine: Machine, pebble: Pebble) -> bytes:
 
 
 def trust(machine: Machine, pebble: Pebble) -> None:
-    """Let a running machine know the authority's own certificate, as docs/host.md says."""
-    text = pebble.trusted.read_text()
+    """Let a running machine know the authority, and what it issues, as docs/host.md says."""
+    text = pebble.trusted.read_text() + root(machine, pebble).decode()
     machine.sh(f"cat > /usr/local/share/ca-certificates/pebble.crt <<'END'\n{text}END\nupdate-ca-certificates 2>&1")
 
 

@@ -89,7 +89,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_
 class Town:
     """Stands around a machine that has never been on. ComfyUI's names lead to it; Pebble gives it certificates.
 
-    The machine's own image knows the authority of the page's certificate, a browser both.
+    The machine's own image and a browser know the authority of the page's certificate, and Pebble's root.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -103,7 +103,6 @@ class Town:
         own = issue(PAGE, GIT, ACME)
         self._pebble = authorities.serve_pebble(machine, own)
         authority = own.chain[own.chain.rindex(b"-----BEGIN") :]
-        machine.trust(authority)
         (self._folder / "front.pem").write_bytes(own.chain)
         (self._folder / "front.key").write_bytes(own.key)
         self._beside(sys.executable, "-c", _GIT, str(_GIT_PORT), str(sources.repositories()))
@@ -114,6 +113,7 @@ class Town:
         machine.until(self._has_root, "Pebble")
         self._known = self._folder / "known.pem"
         self._known.write_bytes(authority + authorities.root(machine, self._pebble))
+        machine.trust(self._known.read_bytes())
         self._chromium = self._install_chromium()
 
     @contextmanager

@@ -122,6 +122,7 @@ def _keep(system: System, wanted: Wanted, aim: Aim, chain: Path, key: Path) -> H
         name=wanted.domain,
         source=aim.source,
         dates=pair.check(chain, key, wanted.domain),
+        trusted=aim.mode == CLOUDFLARE or (aim.mode == LETS_ENCRYPT and pair.is_trusted(chain, key, wanted.domain)),
         wall=system.wall(),
     )
 

@@ -52,6 +52,20 @@ def check(chain: Path, key: Path, name: str) -> Dates:
     )
 
 
+def is_trusted(chain: Path, key: Path, name: str) -> bool:
+    """Whether this machine's own list of authorities has the issuer of a pair that was checked, as browsers' lists do.
+
+    Not that of a test authority such as Let's Encrypt's staging, or a private one.
+    """
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(chain, key)
+    try:
+        _shake_hands(server, ssl.create_default_context(), name)
+    except ssl.SSLError:
+        return False
+    return True
+
+
 def _certificates(chain: Path) -> str:
     """Return the chain's text. Raises `Unusable` when it is no list of whole certificates."""
     try:

@@ -6,7 +6,7 @@ so that nobody ever sees the half of a pair.
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vm_setup.host.messages import rfc3339
@@ -38,7 +38,10 @@ class Tls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A certificate that the machine has: for which name, and `source`, where it is from. Seconds since the epoch."""
+    """A certificate that the machine has: for which name, and `source`, where it is from. Seconds since the epoch.
+
+    `trusted`: visitors come by Cloudflare, which trusts it, or the machine's own list of authorities has its issuer.
+    """
 
     folder: Path
     mode: str
@@ -47,6 +50,7 @@ class Held:
     since: float
     until: float
     fetched: float
+    trusted: bool
 
     @classmethod
     def read(cls, folder: Path) -> "Held | None":
@@ -57,7 +61,14 @@ class Held:
             return None
         mode, name, source = (str(about.get(key, "")) for key in ("mode", "name", "source"))
         return cls(
-            folder=folder, mode=mode, name=name, source=source, since=since, until=until, fetched=fetched or since
+            folder=folder,
+            mode=mode,
+            name=name,
+            source=source,
+            since=since,
+            until=until,
+            fetched=fetched or since,
+            trusted=about.get("trusted", mode != SELF_SIGNED) is True,  # of one that was kept before this was noted
         )
 
     def is_good(self, wall: float) -> bool:
@@ -91,7 +102,7 @@ def current(paths: Paths, *, wall: float | None = None) -> Tls:
         mode=held.mode,
         chain=link / CHAIN,
         key=link / KEY,
-        trusted=good and held.mode in {LETS_ENCRYPT, CLOUDFLARE},
+        trusted=good and held.trusted,
         name=held.name,
         until=rfc3339(held.until),
     )
@@ -104,11 +115,23 @@ def every(paths: Paths) -> list[Held]:
     return sorted(found, key=lambda held: held.until, reverse=True)
 
 
-def keep(paths: Paths, *, chain: Path, key: Path, mode: str, name: str, source: str, dates: Dates, wall: float) -> Held:
+def keep(
+    paths: Paths, *, chain: Path, key: Path, mode: str, name: str, source: str, dates: Dates, trusted: bool, wall: float
+) -> Held:
     """Keep a pair that was checked. Raises OSError; then there is nothing new."""
     content, secret = chain.read_text("ascii"), key.read_text("ascii")
     place = folder_of(paths) / f"{mode}-{files.digest(content, name, source)}"
-    about = {"mode": mode, "name": name, "source": source, "since": dates.since, "until": dates.until, "fetched": wall}
+    held = Held(
+        folder=place,
+        mode=mode,
+        name=name,
+        source=source,
+        since=dates.since,
+        until=dates.until,
+        fetched=wall,
+        trusted=trusted,
+    )
+    about = json.dumps({key: value for key, value in asdict(held).items() if key != "folder"})
     folder_of(paths).mkdir(mode=0o700, parents=True, exist_ok=True)
     if Held.read(place) is None:
         partial = folder_of(paths) / ".new"
@@ -117,12 +140,12 @@ def keep(paths: Paths, *, chain: Path, key: Path, mode: str, name: str, source: 
         partial.mkdir(mode=0o700)
         files.write(partial / CHAIN, content, mode=0o600)
         files.write(partial / KEY, secret, mode=0o600)
-        files.write(partial / ABOUT, json.dumps(about), mode=0o600)
+        files.write(partial / ABOUT, about, mode=0o600)
         partial.rename(place)
         files.flush_folder(place.parent)
     else:
-        files.write(place / ABOUT, json.dumps(about), mode=0o600)
-    return Held(folder=place, mode=mode, name=name, source=source, since=dates.since, until=dates.until, fetched=wall)
+        files.write(place / ABOUT, about, mode=0o600)
+    return held
 
 
 def put_in_force(paths: Paths, held: Held) -> bool:
