@@ -72,3 +72,14 @@ def test_it_is_in_force_at_boot_without_the_metadata_server(host: Host) -> None:
     assert "203.0.113.7" in machine.sh("nft list table inet comfyweb_firewall")
     before = "systemctl show --property=Before --value comfyweb-firewall.service"
     machine.until(lambda: "network-pre.target" in machine.sh(before, check=False), "systemd's word for it")
+
+
+def test_neither_the_firewall_nor_the_block_is_gone_when_nftables_begins_anew(standing: Host) -> None:
+    machine, comfyui = standing.machine, standing.process("comfyui.service")
+    # As Debian has it; a machine's image may have it switched off.
+    for verb in ("start", "restart", "reload", "stop"):
+        machine.sh(f"systemctl {verb} nftables.service")
+        assert "169.254.169.254" in machine.sh("nft list table inet comfyweb"), verb
+        assert "tcp dport 22" in machine.sh("nft list table inet comfyweb_firewall"), verb
+    assert "flush ruleset" in machine.sh("systemctl cat nftables.service; cat /etc/nftables.conf")
+    assert standing.process("comfyui.service") == comfyui

@@ -218,5 +218,5 @@ def hand_back(_version: str) -> int:
     with alone(System()) as system:
         volume = system.paths.mount if disk.mounted(system) else system.paths.fallback
         stop = [*units.running(), units.CERTIFICATES]
-        adoption.undo(system, Data(volume=volume), stop=stop, remove=units.names())
+        adoption.undo(system, Data(volume=volume), stop=stop, remove=[*units.names(), *units.DROP_INS])
     return 0

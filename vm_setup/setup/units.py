@@ -23,7 +23,11 @@ CERTIFICATES, CERTIFICATES_TIMER = "comfyweb-certificates.service", "comfyweb-ce
 FIRST = (DISK, MOUNT)
 KEEPER, DEADMAN_TIMER = "comfyweb-keeper.service", "comfyweb-deadman.timer"
 GUARD = (KEEPER, "comfyweb-poweroff.service", "comfyweb-deadman.service", DEADMAN_TIMER)
-_DEVICE = r"dev-disk-by\x2did-google\x2dpersistent\x2dcomfyui.device.d/comfyweb.conf"
+# What is added to units of others, and the bundle's file that has it.
+DROP_INS = {
+    r"dev-disk-by\x2did-google\x2dpersistent\x2dcomfyui.device.d/comfyweb.conf": "device-timeout.conf",
+    "nftables.service.d/comfyweb.conf": "nftables.conf",
+}
 _PYTHON = "/usr/bin/python3"
 RULES = "comfyweb/metadata-block.nft"
 NEEDRESTART = "needrestart/conf.d/comfyweb.conf"
@@ -49,8 +53,9 @@ def rendered(name: str, data: Data) -> str:
 def apply(system: System, wanted: Iterable[str], data: Data) -> list[str]:
     """Write and enable these units; return those that changed. Raises `Trouble` when systemd refuses."""
     changed = [name for name in wanted if _write(system, name, rendered(name, data))]
-    if files.write_changed(system.paths.units / _DEVICE, packed("device-timeout.conf")):
-        changed.append(_DEVICE)
+    changed += [
+        name for name, source in DROP_INS.items() if files.write_changed(system.paths.units / name, packed(source))
+    ]
     for name in wanted:
         _enable(system, name)
     _load(system)
@@ -69,7 +74,7 @@ def withdraw(system: System, name: str) -> None:
 
 def _load(system: System) -> None:
     """Let systemd read what was written, unless it has: a kill between the two is noticed by the note."""
-    noted, now = system.paths.state / "units-loaded", _written(system, [*names(), _DEVICE])
+    noted, now = system.paths.state / "units-loaded", _written(system, [*names(), *DROP_INS])
     if files.read(noted) == now:
         return
     done = system.run("systemctl", "daemon-reload")
