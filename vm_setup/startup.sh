@@ -51,8 +51,8 @@ main() {
   local python
   [ "$(id -u)" = 0 ] || fail 'The host bundle must run as root.'
   python=$(find_python) || fail 'The machine has no Python 3.10 or newer. Use Debian 12, Ubuntu 22.04, or newer images.'
-  mkdir -p "$home/$version"
-  (flock 9 && unpack) 9>"$home/.unpack.lock" # it may be started twice at once
+  mkdir -p "$home"
+  (flock 9 && mkdir -p "$home/$version" && unpack) 9>"$home/.unpack.lock" # it may be started twice at once, and another may clear up
   exec "$python" "$home/current/comfyweb.pyz" reconcile
 }
 

@@ -274,6 +274,26 @@ def test_metadata_that_comes_late_is_waited_for_in_the_first_boot(host: Host) ->
     assert host.warnings == "[]"
 
 
+def test_what_another_version_has_left_is_cleared_up(host: Host) -> None:
+    host.reconcile()
+    left = "etc/systemd/system/comfyweb-former.service"
+    host.machine.put(left, "# comfyweb: what it did\n[Install]\nWantedBy=multi-user.target\n")
+    link = host.machine.paths.units / "multi-user.target.wants/comfyweb-former.service"
+    link.symlink_to("../comfyweb-former.service")
+    theirs = host.machine.put("etc/systemd/system/comfyweb-backup.service", "[Service]\nExecStart=/bin/true\n")
+    for version in ("0", "1", "2"):
+        host.machine.put(f"opt/comfyweb/{version}/comfyweb.pyz")
+    files.link(host.machine.paths.versions / "current", "2")
+    host.machine.calls.clear()
+    assert host.reconcile() == 0
+    assert not link.is_symlink()
+    assert not (host.machine.root / left).exists()
+    assert [call for call in host.machine.calls if "former" in call] == ["systemctl stop comfyweb-former.service"]
+    assert host.machine.calls[-1] == "systemctl daemon-reload"
+    assert theirs.exists()
+    assert {path.name for path in host.machine.paths.versions.glob("[0-9]")} == {"1", "2"}
+
+
 def test_while_metadata_is_silent_the_last_good_one_serves_and_it_is_asked_again(host: Host) -> None:
     host.reconcile()
     host.upgrade("v2")

@@ -50,9 +50,14 @@ class Paths:
         return self.root / "etc"
 
     @property
+    def versions(self) -> Path:
+        """The folder of our own versions, with the link `current` to the one in force."""
+        return self.root / "opt/comfyweb"
+
+    @property
     def good(self) -> Path:
         """The link to the version whose services came up last, beside the one in force; the dead-man switch runs it."""
-        return self.root / "opt/comfyweb/good"
+        return self.versions / "good"
 
     def program_named(self, name: str) -> Path | None:
         """Return where a program of the system lies, or None; asked of the folders, because that starts no process."""

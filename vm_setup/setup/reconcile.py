@@ -20,6 +20,7 @@ from vm_setup.setup import (
     disk,
     driver,
     extension,
+    files,
     firewall,
     layout,
     metadata,
@@ -162,6 +163,9 @@ def _start_services(system: System, steps: Steps, data: Data, version: str) -> N
     units.apply(system, [name for name in units.names() if name not in units.FIRST], data)
     if words := units.start_services(system, version):
         steps.warn(words)
+        return
+    with files.locked(system.paths.versions / ".unpack.lock"):  # startup.sh puts another version there under it
+        units.tidy(system, version)
 
 
 def _restart_with_new_unit(system: System, place: comfyui.Place) -> None:

@@ -66,10 +66,14 @@ def withdraw(system: System, name: str) -> None:
     """Take a unit away, so that another of its name serves. Raises `Trouble` when systemd refuses."""
     if not files.read(system.paths.units / name).startswith(MARK):
         return
+    _remove(system, name)
+    _load(system)
+
+
+def _remove(system: System, name: str) -> None:
     for link in system.paths.units.glob(f"*.*/{name}"):
         files.remove(link)
     files.remove(system.paths.units / name)
-    _load(system)
 
 
 def _load(system: System) -> None:
@@ -159,6 +163,21 @@ def ensure_good(system: System, version: str) -> None:
     """Let the dead-man switch run this version while there is no good one."""
     if not system.paths.good.exists():
         files.link(system.paths.good, version)
+
+
+def tidy(system: System, version: str) -> None:
+    """Remove what another version has left and this one doesn't know: its units, and its program unless it is good."""
+    unknown = (path for path in system.paths.units.glob("comfyweb-*") if path.name not in names())
+    if strange := sorted(path.name for path in unknown if files.read(path).startswith(MARK)):
+        LOG.info("Of another version, and removed: %s.", ", ".join(strange))
+        system.run("systemctl", "stop", *strange, timeout=120)
+        for name in strange:
+            _remove(system, name)
+        system.run("systemctl", "daemon-reload")
+    kept = {version, *(link.readlink().name for link in system.paths.versions.glob("*") if link.is_symlink())}
+    for folder in system.paths.versions.glob("*"):
+        if folder.is_dir() and not folder.is_symlink() and folder.name not in kept:
+            files.remove(folder)
 
 
 def comfyui_runs_otherwise(system: System) -> bool:
