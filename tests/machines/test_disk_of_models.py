@@ -1,6 +1,8 @@
 """The persistent disk: a machine takes one that is blank or its own, and harms none."""
 
+import contextlib
 import hashlib
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +16,15 @@ MIB = 1024 * 1024
 
 
 def digest(disk: Path) -> str:
-    with disk.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Name what was ever written to a disk, and where: the rest of its file are holes, which need not be read."""
+    whole, end = hashlib.sha256(), disk.stat().st_size
+    with disk.open("rb") as file, contextlib.suppress(OSError):  # that there is nothing more
+        place = 0
+        while place < end:
+            begin = os.lseek(file.fileno(), place, os.SEEK_DATA)
+            place = os.lseek(file.fileno(), begin, os.SEEK_HOLE)
+            whole.update(f"{begin} {place}\n".encode() + os.pread(file.fileno(), place - begin, begin))
+    return whole.hexdigest()
 
 
 def swap(disk: Path) -> None:
