@@ -1,6 +1,7 @@
 """The keeper's units: it is never left dead, and its dead-man switch needs nothing of it."""
 
 import configparser
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -53,6 +54,28 @@ def test_what_comfyui_can_not_be_without_is_reloaded_and_never_restarted_under_i
     for name in unit("comfyui.service")["Unit"]["Requires"].split():
         service = unit(name)["Service"]
         assert service["ExecReload"] == service["ExecStart"], name
+
+
+@pytest.mark.parametrize(
+    ("restarts", "ran_seconds", "waits"),
+    [(0, 0, [0]), (1, 3, [1]), (3, 599, [7]), (50, 20, [63]), (50, 601, ["reset-failed comfyui.service", 0])],
+)
+def test_comfyui_is_started_again_later_each_time_until_one_start_has_held(
+    tmp_path: Path, restarts: int, ran_seconds: int, waits: list[str | int]
+) -> None:
+    began, done = 5_000_000, tmp_path / "done"
+    ended = began + ran_seconds * 1_000_000
+    shown = f"NRestarts={restarts}\nExecMainStartTimestampMonotonic={began}\nExecMainExitTimestampMonotonic={ended}"
+    for name, script in {
+        "systemctl": f'if [ "$1" = show ]; then echo "{shown}"; else echo "$*" >> {done}; fi',
+        "sleep": f'echo "$*" >> {done}',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    text = (UNITS / "comfyui.service").read_text().replace("\\\n", "")
+    [line] = re.findall(r"^ExecStartPre=-\+/bin/sh -c '(.*NRestarts.*)'$", text, re.MULTILINE)
+    subprocess.run(["/bin/sh", "-c", line.replace("$$", "$")], env={"PATH": str(tmp_path)}, check=True)
+    assert done.read_text().splitlines() == [str(word) for word in waits]
 
 
 def test_a_shutdown_does_not_cut_off_the_work_on_the_data_disk() -> None:
