@@ -31,6 +31,7 @@ class Machine:
             pytest.skip(f"{', '.join(absent)} must be installed")
         self.paths = Paths(root=root, kernel=root)
         self.calls: list[str] = []
+        self.sandboxes: dict[str, list[str]] = {}  # what systemd was told of each call; nothing of those of root
         self.time = 100.0
         self.answering: set[str] | None = None  # versions that come up; None: all
         self.queue: list[object] = []
@@ -124,13 +125,16 @@ class Machine:
         self,
         *command: str | Path,
         timeout: float = 60,
-        user: str = "",
-        cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Done:
         """Do what the command would; `on_command` may answer instead."""
         words = [str(word) for word in command]
+        sandbox: list[str] = []
+        if "systemd-run" in words:
+            end = words.index("--", words.index("systemd-run"))
+            sandbox, words = words[:end], words[end + 1 :]
         line = " ".join(words)
+        self.sandboxes[line] = sandbox
         self.calls.append(line)
         if (answer := self.on_command(line)) is not None:
             return answer
@@ -150,7 +154,7 @@ class Machine:
             case [program, *rest] if program.endswith(("/bin/uv", "/bin/python", "python3")) or "venv" in rest:
                 return self._python(Path(program), rest)
             case _:
-                return self._commands(*command, timeout=timeout, cwd=cwd, env=env)
+                return self._commands(*words, timeout=timeout, env=env)
 
     def _systemctl(self, words: list[str]) -> Done:
         if words == ["start", "mnt-persist.mount"]:

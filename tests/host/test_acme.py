@@ -47,12 +47,10 @@ class Trusting(Commands):
         self,
         *command: str | Path,
         timeout: float = 60,
-        user: str = "",
-        cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Done:
         more = {"REQUESTS_CA_BUNDLE": str(self.trusted), **(env or {})}
-        return super().__call__(*command, timeout=timeout, user=user, cwd=cwd, env=more)
+        return super().__call__(*command, timeout=timeout, env=more)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -190,12 +188,10 @@ class Impatient(Trusting):
         self,
         *command: str | Path,
         timeout: float = 60,
-        user: str = "",
-        cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Done:
         seconds = self.seconds if command[0] == "certbot" else timeout
-        return super().__call__(*command, timeout=seconds, user=user, cwd=cwd, env=env)
+        return super().__call__(*command, timeout=seconds, env=env)
 
 
 def test_the_machine_knows_by_its_own_question_whether_a_name_leads_here(internet: Internet) -> None:
@@ -236,10 +232,8 @@ class NoSystemd(Trusting):
         self,
         *command: str | Path,
         timeout: float = 60,
-        user: str = "",
-        cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Done:
         if command[0] in {"systemctl", "nginx"}:
             return Done()
-        return super().__call__(*command, timeout=timeout, user=user, cwd=cwd, env=env)
+        return super().__call__(*command, timeout=timeout, env=env)

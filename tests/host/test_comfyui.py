@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.host.machine import Host
-from vm_setup.setup import comfyui, files, units
+from vm_setup.setup import comfyui, confined, files, units
 from vm_setup.setup.metadata import DEFAULT_TORCH, Wanted
-from vm_setup.setup.system import Done
+from vm_setup.setup.system import TIMED_OUT, Done
 
 
 @pytest.fixture
@@ -270,6 +270,35 @@ def test_a_card_that_was_added_is_used_from_this_boot_on(host: Host) -> None:
 
 def runs_as_comfyui_s_user(line: str) -> bool:
     return any(word in line for word in ("pip install", "-m venv", "uv venv", "bin/uv"))
+
+
+def test_what_is_installed_for_it_may_do_no_more_than_it_may_itself(host: Host) -> None:
+    host.machine.put("mnt/persist/comfyui/base/custom_nodes/theirs/requirements.txt", "theirs\n")
+    host.upgrade("v2", requirements="aiohttp>=3\n")
+    assert host.reconcile() == 0
+    unit = files.read(host.machine.paths.units / units.COMFYUI)
+    sandboxes = [host.machine.sandboxes[line] for line in host.machine.calls if runs_as_comfyui_s_user(line)]
+    assert len(sandboxes) >= 4
+    for words in sandboxes:
+        properties = [word.removeprefix("--property=") for word in words if word.startswith("--property=")]
+        assert {"User=comfyui", "NoNewPrivileges=yes", "ProtectSystem=strict", "PrivateTmp=yes"} <= set(properties)
+        assert [line for line in properties if f"\n{line}\n" not in unit] == ["KillSignal=SIGKILL", properties[-1]]
+
+
+def test_an_installation_that_a_killed_run_has_left_is_ended_before_the_next(host: Host) -> None:
+    host.upgrade("v2")
+    host.reconcile()
+    [ended] = [place for place, line in enumerate(host.machine.calls) if line == f"systemctl stop {confined.UNIT}"]
+    assert not any("git" in line or runs_as_comfyui_s_user(line) for line in host.machine.calls[:ended])
+
+
+def test_an_installation_that_takes_too_long_is_ended(host: Host) -> None:
+    host.upgrade("v2", requirements="aiohttp>=3\n")
+    host.machine.on_command = lambda line: Done(code=TIMED_OUT) if "uv pip install" in line else None
+    host.reconcile()
+    at = next(place for place, line in enumerate(host.machine.calls) if "uv pip install" in line)
+    assert host.machine.calls[at + 1] == f"systemctl stop {confined.UNIT}"
+    assert host.release() == "# v1\n"
 
 
 def test_nothing_runs_as_comfyui_s_user_while_the_metadata_server_is_in_its_reach(tmp_path: Path) -> None:

@@ -35,8 +35,6 @@ class Quick(Machine):
         self,
         *command: str | Path,
         timeout: float = 60,
-        user: str = "",
-        cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Done:
         """Do what the command would, piece by piece."""
@@ -67,7 +65,7 @@ class Quick(Machine):
             case "git":
                 return Done()
             case _:
-                return super().run(*command, timeout=timeout, user=user, cwd=cwd, env=env)
+                return super().run(*command, timeout=timeout, env=env)
 
 
 def dies_at(number: int, work: Callable[[], object], watched: frozenset[str | None]) -> bool:

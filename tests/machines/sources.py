@@ -16,6 +16,7 @@ from vm_setup.setup.comfyui import UV
 
 HERE = Path(__file__).parent / "standin_comfyui"
 FIRST, SECOND = "v0.33.0", "v0.33.1"
+OTHER_PACKAGES = "v0.33.2"  # and so another environment
 # Releases that can be asked for and never work: each fails at another point of its way.
 DIES, NEVER_ANSWERS, NEEDS_THE_IMPOSSIBLE = "v0.34.0", "v0.34.1", "v0.34.2"
 UNKNOWN = "v9.9.9"
@@ -68,6 +69,7 @@ def _make(folder: Path) -> None:
     newer = main.replace('VERSION = "0.33.0"', 'VERSION = "0.33.1"')
     _release(work, FIRST, main)
     _release(work, SECOND, newer)
+    _release(work, OTHER_PACKAGES, newer, "iniconfig>=2\n")
     _release(work, DIES, _DIE)
     _release(work, NEVER_ANSWERS, _HANG)
     _release(work, NEEDS_THE_IMPOSSIBLE, newer, "iniconfig==0.0.0.1\n")

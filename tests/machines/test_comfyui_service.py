@@ -20,6 +20,18 @@ comfyui.HEALTHY_SECONDS = 10.0
 sys.exit(program.main(["reconcile"]))
 END"""
 ASK = f"curl --silent --max-time 3 --header 'Metadata-Flavor: Google' {METADATA}"
+# A custom node, whose package runs what it likes while it is installed, and leaves something running.
+NODE = "/mnt/persist/comfyui/base/custom_nodes/theirs"
+SAID = "/mnt/persist/comfyui/base/output/said"
+SETUP = f"""
+import os, setuptools, subprocess
+tries = ["touch /etc/x", "touch /mnt/persist/comfyui/state/x", "mount -t tmpfs t /mnt", "ls /proc/1/root", "sudo -n id",
+         "grep Cap /proc/self/status | grep -v 0000000000000000", "grep NoNewPrivs:.*0 /proc/self/status", {ASK!r}]
+could = [words for words in tries if subprocess.run(["sh", "-c", words], capture_output=True).returncode == 0]
+subprocess.Popen(["sleep", "86400"], start_new_session=True, stdout=-3, stderr=-3)
+open("{SAID}", "w").write(f"{{os.getuid()}} {{could}}")
+setuptools.setup(name="theirs", version="1")
+"""
 
 
 def test_killed_it_is_started_again(standing: Host) -> None:
@@ -68,6 +80,22 @@ def test_another_release_comes_with_the_next_boot_and_the_first_one_comes_back(n
         host.machine.metadata(comfyweb_comfyui=release)
         host.machine.sh("test -s /mnt/persist/comfyui/base/models/mine.safetensors; systemctl poweroff")
         host.machine.wait_off()
+
+
+def test_what_a_node_has_installed_can_do_no_more_than_comfyui_and_ends_with_its_installation(standing: Host) -> None:
+    machine = standing.machine
+    user = "su -s /bin/sh comfyui -c"
+    machine.sh(f"{user} 'mkdir -p {NODE}/package; echo theirs @ file://{NODE}/package > {NODE}/requirements.txt'")
+    machine.sh(f"cat > {NODE}/package/setup.py <<'END'\n{SETUP}\nEND")
+    machine.metadata(comfyweb_comfyui=sources.OTHER_PACKAGES)
+    standing.reconcile()
+    assert machine.sh(f"cat {SAID}") == f"{machine.sh('id -u comfyui')} []"
+    assert machine.sh("pgrep -u comfyui sleep || true") == ""
+    assert machine.sh("/mnt/persist/comfyui/current/.venv/bin/python -m pip list | grep --count theirs") == "1"
+    machine.sh(f"rm -r {NODE} {SAID}")
+    machine.metadata(comfyweb_comfyui=sources.FIRST)
+    standing.reconcile()
+    assert standing.version() == "0.33.0"
 
 
 @pytest.mark.parametrize("release", [sources.UNKNOWN, sources.NEEDS_THE_IMPOSSIBLE])

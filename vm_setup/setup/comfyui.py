@@ -201,6 +201,7 @@ class Place:
         """Have a version whole beside the one that runs; say whether anything had to be done. Raises `Trouble`."""
         if self._is_whole(version, wanted):
             return False
+        confined.end(self.system)
         self.steps.begin(INSTALL, f"ComfyUI {wanted.release} is fetched")
         folder = self.data.releases / version
         if not (folder / "main.py").exists():
@@ -306,8 +307,7 @@ class Place:
         return uv if done.ok else None
 
     def _as_user(self, *command: str | Path, timeout: float) -> Done:
-        """Run a command as ComfyUI's user. Raises `Trouble` when the rules for that user can't be put in force."""
-        confined.ensure(self.system)
+        """Run a command as ComfyUI's user, in ComfyUI's sandbox. Raises `Trouble` when that can't be."""
         env = {
             "HOME": str(self.data.home),
             "UV_CACHE_DIR": str(self.data.cache),
@@ -318,7 +318,7 @@ class Place:
         }
         bundle = Path("/etc/ssl/certs/ca-certificates.crt")
         more = {"PIP_CERT": str(bundle)} if bundle.exists() else {}
-        return self.system.run(*command, timeout=timeout, user=USER, env=env | more)
+        return confined.run(self.system, self.data, *command, timeout=timeout, env=env | more)
 
     def _own(self, folder: Path) -> None:
         """Make an empty folder of ComfyUI's user in a folder of root's."""

@@ -53,20 +53,15 @@ class Run(Protocol):
         self,
         *command: str | Path,
         timeout: float = 60,
-        user: str = "",
-        cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Done:
-        """Run it as `user` (default: root), with `env` added to a clean environment."""
+        """Run it as root, with `env` added to a clean environment."""
         ...
 
 
 @dataclass(slots=True)
 class Commands:
-    """Runs real commands. `held` are open files that they keep open too: a lock outlives us as long as they do.
-
-    Those of another user, who may run anything, don't get them: they end with us.
-    """
+    """Runs real commands. `held` are open files that they keep open too: a lock outlives us as long as they do."""
 
     held: Sequence[int] = ()
 
@@ -74,8 +69,6 @@ class Commands:
         self,
         *command: str | Path,
         timeout: float = 60,
-        user: str = "",
-        cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Done:
         """Run a command to its end."""
@@ -84,33 +77,21 @@ class Commands:
         clean = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
         try:
             process = subprocess.Popen(  # noqa: S603 - the words are ours, and no shell reads them
-                [*_becoming(user), *words],
+                words,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                cwd=cwd or "/",
+                cwd="/",
                 env={**clean, **(env or {})},
-                pass_fds=() if user else tuple(self.held),
-                umask=0o022 if user else -1,
+                pass_fds=tuple(self.held),
             )
-        except (OSError, KeyError) as error:
+        except OSError as error:
             return Done(code=NOT_FOUND, err=f"{words[0]}: {error}")
         said = end_of(process, seconds=timeout)
         if said is None:
             return Done(code=TIMED_OUT, err=f"{words[0]} took longer than {timeout:g} s")
         out, err = (text.decode(errors="replace") for text in said)
         return Done(code=process.returncode, out=out, err=err)
-
-
-def _becoming(user: str) -> tuple[str, ...]:
-    """Return what makes a command run as a user who stays that one: no setuid program can make it another (setpriv(1)).
-
-    It is killed when we are.
-    """
-    if not user:
-        return ()
-    bare = ("--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--pdeathsig=KILL")
-    return ("setpriv", f"--reuid={user}", f"--regid={user}", *bare, "--")
 
 
 def since_boot() -> float:
