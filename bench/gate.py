@@ -16,12 +16,13 @@ from tempfile import TemporaryDirectory
 from bench.rows import Row, quantile
 from bench.site import end, start
 from tests.demo.standin_machine import APP, AUDIENCE, App, Clocks, free_port
+from vm_setup.base import files
+from vm_setup.base.clocks import read_clocks
+from vm_setup.base.paths import Paths
 from vm_setup.gate.world import World
 from vm_setup.host.gate import EVERY_SECONDS, Told
 from vm_setup.host.tokens import Trust, read_keys
-from vm_setup.keeper.clocks import read_clocks
-from vm_setup.setup import files, web
-from vm_setup.setup.paths import Paths
+from vm_setup.setup import web
 
 CONNECTIONS, RATE, SECONDS, ROUNDS = 50, 500.0, 2.0, 10
 BAR_SECONDS = 0.002
@@ -80,8 +81,8 @@ def _front(nginx: str, root: Path) -> Generator[tuple[dict[str, int], str]]:
     comfyui, ports = free_port(), {"bare": free_port(), "gated": free_port()}
     world = World(paths=Paths(root=root), comfyui=("127.0.0.1", comfyui))
     app = App(Clocks(), APP)  # pyright: ignore[reportArgumentType] - it only reads the time
-    world.folder.mkdir(parents=True)
-    web.write_pages(web.Site(world=world).pages)
+    world.paths.gate.mkdir(parents=True)
+    web.write_pages(web.Site(paths=world.paths, comfyui=world.comfyui).pages)
     running: list[subprocess.Popen[bytes]] = []
     try:
         config = root / "comfyui.conf"
@@ -91,7 +92,13 @@ def _front(nginx: str, root: Path) -> Generator[tuple[dict[str, int], str]]:
         for name, port in ports.items():
             own = root / name
             own.mkdir()
-            site = web.Site(world=world, http=str(port), user="root" if os.geteuid() == 0 else "nobody", ipv6=False)
+            site = web.Site(
+                paths=world.paths,
+                comfyui=world.comfyui,
+                http=str(port),
+                user="root" if os.geteuid() == 0 else "nobody",
+                ipv6=False,
+            )
             site.run.mkdir(parents=True, exist_ok=True)
             text = web.render(site).replace(str(site.run), str(own))
             if name == "bare":

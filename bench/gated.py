@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
+from vm_setup.base.paths import Paths
 from vm_setup.gate import daemon
 from vm_setup.gate.world import World
-from vm_setup.setup.paths import Paths
 
 if __name__ == "__main__":
     sys.exit(daemon.run(World(paths=Paths(root=Path(sys.argv[1])))))

@@ -19,7 +19,7 @@ import pytest
 from comfyweb.cloud.compute import PERMISSIONS
 from comfyweb.settings import Settings, load
 from tests.test_documents import ROOT, shell_blocks
-from vm_setup.setup.paths import DISK
+from vm_setup.base.paths import DISK
 
 MODULE = ROOT / "deploy/terraform"
 PORTS = {"80", "443"}

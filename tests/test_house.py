@@ -28,6 +28,18 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "doctor": MIDDLE | {"control"},
     "demo": frozenset(),
 }
+# The same of the machine's programs. `base` is what all of them share, `host` the rules that need nothing.
+MACHINE_MAY_IMPORT: dict[str, frozenset[str]] = {
+    "host": frozenset(),
+    "base": frozenset({"host"}),
+    "setup": frozenset({"host", "base"}),
+    "keeper": frozenset({"host", "base"}),
+    "gate": frozenset({"host", "base"}),
+    "extension": frozenset(),
+    "bundle": frozenset({"host"}),
+    "__main__": frozenset(),
+    "__init__": frozenset(),
+}
 # All that a judgement needs. No clock is among it, no file and no socket: a judgement is told what it judges.
 PURE = frozenset(
     {"collections", "comfyweb", "dataclasses", "datetime", "decimal", "enum", "functools", "ipaddress", "itertools"}
@@ -67,9 +79,22 @@ def strangers(room_: str, names: Iterable[str]) -> list[str]:
     return [name for name in ours if not any(f"{name}.".startswith(f"{prefix}.") for prefix in allowed)]
 
 
+def machine_room(path: Path) -> str:
+    """Return the room of a module of the machine's."""
+    return path.relative_to(ROOT / "vm_setup").parts[0].removesuffix(".py")
+
+
+def machine_strangers(room_: str, names: Iterable[str]) -> list[str]:
+    """Return what a module in this room of the machine's imports of ours and may not."""
+    allowed = {f"vm_setup.{name}." for name in MACHINE_MAY_IMPORT[room_] | {room_}}
+    ours = [name for name in names if name.split(".")[0] in PACKAGES]
+    return [name for name in ours if not any(f"{name}.".startswith(prefix) for prefix in allowed)]
+
+
 def test_every_room_has_a_rule() -> None:
     rooms = {room(path) for path in modules("comfyweb")}
     assert rooms - {"__init__"} == MAY_IMPORT.keys()
+    assert {machine_room(path) for path in modules("vm_setup")} == MACHINE_MAY_IMPORT.keys()
 
 
 @pytest.mark.parametrize("path", modules("comfyweb"), ids=lambda path: str(path.relative_to(ROOT)))
@@ -102,8 +127,24 @@ def test_a_wrong_import_is_found(room_: str, source: str) -> None:
 
 
 @pytest.mark.parametrize("path", modules("vm_setup"), ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_host_knows_nothing_of_the_app(path: Path) -> None:
-    assert [name for name in imported(path.read_text()) if name.split(".")[0] == "comfyweb"] == []
+def test_a_program_of_the_machine_knows_nothing_of_the_app_nor_of_another(path: Path) -> None:
+    assert machine_strangers(machine_room(path), imported(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("room_", "source"),
+    [
+        ("host", "from vm_setup.base import files"),
+        ("base", "from vm_setup.keeper.world import World"),
+        ("setup", "from vm_setup.keeper import metadata"),
+        ("keeper", "import vm_setup.setup.disk"),
+        ("gate", "from vm_setup.setup import units"),
+        ("setup", "from comfyweb.machine import model"),
+        ("keeper", "from vm_setup import bundle"),
+    ],
+)
+def test_a_wrong_import_on_the_machine_is_found(room_: str, source: str) -> None:
+    assert machine_strangers(room_, imported(source))
 
 
 @pytest.mark.parametrize("path", modules("vm_setup"), ids=lambda path: str(path.relative_to(ROOT)))

@@ -27,13 +27,13 @@ from comfyweb.demo.comfyui_tunnel import WebSocketClient
 from tests.demo.standin_machine import Ear, free_port, until
 from tests.gate.comfyui import ComfyUI
 from tests.gate.gating import Gating, gating
+from vm_setup.base.signatures import verifier
+from vm_setup.base.tls import Tls
 from vm_setup.host import tokens
 from vm_setup.host.commands import Command, Revoke
 from vm_setup.host.tokens import Claims, Request
 from vm_setup.keeper.server import Server
-from vm_setup.keeper.signatures import verifier
 from vm_setup.setup import web
-from vm_setup.setup.tls import Tls
 from vm_setup.setup.web import Site
 
 NGINX = shutil.which("nginx", path=f"/usr/sbin:{os.environ['PATH']}")
@@ -199,7 +199,8 @@ async def front(folder: Path, **changes: Any) -> AsyncGenerator[Front]:
         server = Server(keeper, port=0)
         server.start()
         site = Site(
-            world=gate.world,
+            paths=gate.world.paths,
+            comfyui=gate.world.comfyui,
             user="root" if os.geteuid() == 0 else "nobody",
             http=str(free_port()),
             https=str(free_port()),

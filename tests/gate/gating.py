@@ -12,12 +12,12 @@ from typing import Any
 from tests.demo.standin_machine import APP, AUDIENCE, App, Clocks, until
 from tests.gate.comfyui import ComfyUI, comfyui
 from tests.memory import memory
+from vm_setup.base import files
+from vm_setup.base.paths import Paths
 from vm_setup.gate.daemon import Gate
 from vm_setup.gate.world import World
 from vm_setup.host.gate import Told
 from vm_setup.host.tokens import Trust, read_keys
-from vm_setup.setup import files
-from vm_setup.setup.paths import Paths
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Gating:
     def __post_init__(self) -> None:
         self.app = App(self.clocks, APP)
         files.write(self.root / "proc/sys/kernel/random/boot_id", "boot-1\n")
-        self.world.folder.mkdir(parents=True)
+        self.world.paths.gate.mkdir(parents=True)
         trust = Trust(issuer=APP, audience=AUDIENCE, keys=read_keys(self.app.jwks))
         self.say(trust=trust, ready=True)
 

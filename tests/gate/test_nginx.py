@@ -17,8 +17,8 @@ import pytest
 from tests.demo.standin_machine import APP, SESSION, until
 from tests.gate.comfyui import MARK
 from tests.gate.front import Front, certificate, front, written
+from vm_setup.base.tls import Tls
 from vm_setup.keeper import cutting
-from vm_setup.setup.tls import Tls
 
 HTML = {"Accept": "text/html,application/xhtml+xml"}
 
@@ -248,7 +248,7 @@ async def test_while_comfyui_is_away_the_same_is_said_to_who_is_in_and_strangers
         browser, stranger = await machine.entered(), machine.browser()
         machine.stop()
         machine.gate.comfyui.port = 1
-        machine.site = replace(machine.site, world=machine.gate.world)
+        machine.site = replace(machine.site, comfyui=machine.gate.world.comfyui)
         await machine.start()
         page = await browser.get("/", headers=HTML)
         assert (page.status_code, page.headers["retry-after"]) == (503, "2")
@@ -380,7 +380,7 @@ async def test_http_leads_to_https_and_answers_the_certificate_s_question_to_eve
         folder = tmp_path / tls.mode
         folder.mkdir()
         async with front(folder, tls=tls, visitors=nobody) as machine:
-            question = machine.site.world.paths.state / "acme/.well-known/acme-challenge/question"
+            question = machine.site.paths.state / "acme/.well-known/acme-challenge/question"
             question.parent.mkdir(parents=True)
             question.write_text("the answer")
             stranger = machine.browser()

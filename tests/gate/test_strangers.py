@@ -12,8 +12,8 @@ import pytest
 from tests.demo.standin_machine import SESSION, App, until
 from tests.gate.comfyui import MARK
 from tests.gate.front import Front, certificate, front
+from vm_setup.base.tls import Tls
 from vm_setup.setup import web
-from vm_setup.setup.tls import Tls
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "BREW")
 PATHS = (

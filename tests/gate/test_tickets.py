@@ -216,7 +216,7 @@ async def test_a_spoilt_memory_lets_nobody_in_and_keeps_nobody_out(gate: Gating,
 
 
 async def test_a_ticket_that_can_not_be_remembered_opens_nothing(gate: Gating) -> None:
-    beside = gate.world.folder / ".memory.json.new"
+    beside = gate.world.paths.gate / ".memory.json.new"
     beside.mkdir()
     answer = await gate.enter()
     assert answer.status == 503

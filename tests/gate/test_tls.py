@@ -16,8 +16,8 @@ import pytest
 
 from tests.gate.front import NAME, certificate, front
 from tests.host.authority import issue
+from vm_setup.base.tls import CLOUDFLARE, LETS_ENCRYPT, SELF_SIGNED, Tls
 from vm_setup.setup import web
-from vm_setup.setup.tls import CLOUDFLARE, LETS_ENCRYPT, SELF_SIGNED, Tls
 from vm_setup.setup.web import Site
 
 TESTSSL = shutil.which("testssl")

@@ -16,9 +16,9 @@ import pytest
 from tests.demo.standin_machine import APP, App, free_port
 from tests.host import surroundings
 from tests.host.surroundings import Clocks, Peer, Programs, until
+from vm_setup.base.paths import Paths
 from vm_setup.keeper.daemon import Keeper
 from vm_setup.keeper.world import World
-from vm_setup.setup.paths import Paths
 
 
 @dataclass

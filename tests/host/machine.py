@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from vm_setup.keeper.seen import Look, Reached
-from vm_setup.setup import disk, files
+from vm_setup.base import files
+from vm_setup.base.comfyui import Look, Reached
+from vm_setup.base.paths import Data, Paths
+from vm_setup.setup import disk
 from vm_setup.setup.metadata import Silent
-from vm_setup.setup.paths import Data, Paths
 from vm_setup.setup.reconcile import reconcile
 from vm_setup.setup.steps import Steps
 from vm_setup.setup.system import NOT_FOUND, Commands, Done, System

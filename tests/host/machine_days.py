@@ -9,11 +9,12 @@ import json
 import random
 from dataclasses import dataclass, field
 
+from vm_setup.base.comfyui import Look, Reached
 from vm_setup.host.commands import Extend, KeepAlive
 from vm_setup.host.messages import Now
 from vm_setup.host.tokens import Claims
 from vm_setup.keeper.judge import Judge
-from vm_setup.keeper.seen import Card, Look, Reached, Seen, Space
+from vm_setup.keeper.seen import Card, Seen, Space
 
 DAY = 86400.0
 LATE_SECONDS = 30.0

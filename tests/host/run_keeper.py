@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
+from vm_setup.base.paths import Paths
 from vm_setup.keeper import daemon, deadman
 from vm_setup.keeper.world import World
-from vm_setup.setup.paths import Paths
 
 
 def main(root: str, comfyui: str, metadata: str, port: str, *what: str) -> int:

@@ -18,7 +18,8 @@ import pytest
 
 from tests.host.machine import Machine
 from tests.pebble import NONCES_REFUSED_PERCENT, Pebble
-from vm_setup.setup import acme, certificates, pair, tls
+from vm_setup.base import tls
+from vm_setup.setup import acme, certificates, pair
 from vm_setup.setup.acme import NotHere
 from vm_setup.setup.certificates import Errand, Outside
 from vm_setup.setup.metadata import Wanted
@@ -103,7 +104,7 @@ def internet(tmp_path: Path) -> Iterator[Internet]:
     if absent := [name for name in NEEDED if shutil.which(name) is None]:
         pytest.skip(f"{', '.join(absent)} must be installed")
     machine = Machine(tmp_path / "root", disk_bytes=0)
-    webroot = acme.webroot(machine.paths)
+    webroot = machine.paths.acme
     webroot.mkdir(parents=True)
     web = http.server.ThreadingHTTPServer((HERE, 0), partial(Quiet, directory=str(webroot)))
     names = free_port()
@@ -140,7 +141,7 @@ def test_a_certificate_is_issued_with_nonces_refused_and_again_with_a_new_key(in
         keys.add((internet.machine.root / "workplace/key.pem").read_text())
     assert len(keys) == 4
     assert not (internet.machine.paths.state / "letsencrypt/live").exists(), "certbot keeps nothing but its account"
-    assert list(acme.webroot(internet.machine.paths).rglob("*.pem")) == []
+    assert list(internet.machine.paths.acme.rglob("*.pem")) == []
 
 
 @pytest.mark.parametrize(("name", "words"), [(ELSEWHERE, "refused"), (NOWHERE, "could not resolve")])
@@ -205,7 +206,7 @@ def test_the_machine_knows_by_its_own_question_whether_a_name_leads_here(interne
         with pytest.raises(NotHere, match="which is not this machine"):
             acme.leads_here(paths, "localhost", others.server_port)
         others.shutdown()
-    assert list(acme.webroot(paths).rglob("comfyweb-*")) == [], "its questions are gone"
+    assert list(paths.acme.rglob("comfyweb-*")) == [], "its questions are gone"
 
 
 def test_from_a_name_to_its_certificate(internet: Internet) -> None:

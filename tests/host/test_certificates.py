@@ -14,13 +14,14 @@ import pytest
 
 from tests.host.authority import NAME, Pair, issue
 from tests.host.machine import Machine
-from vm_setup.setup import acme, certificates, files, firewall, pair, tls, units
+from vm_setup.base import files, tls
+from vm_setup.base.paths import Paths
+from vm_setup.base.tls import CLOUDFLARE, LETS_ENCRYPT, NONE, SELF_SIGNED
+from vm_setup.setup import acme, certificates, firewall, pair, units
 from vm_setup.setup.acme import NotHere
 from vm_setup.setup.certificates import Errand, Outside
 from vm_setup.setup.metadata import Wanted
-from vm_setup.setup.paths import Paths
 from vm_setup.setup.system import Done, System, Trouble
-from vm_setup.setup.tls import CLOUDFLARE, LETS_ENCRYPT, NONE, SELF_SIGNED
 
 CERT, KEY = "gs://keys/cert.pem", "gs://keys/key.pem"
 BY_CLOUDFLARE = {"domain_name": NAME, "cf_cert_path": CERT, "cf_key_path": KEY}
@@ -495,4 +496,4 @@ def test_the_machine_finds_out_by_its_name_whether_it_is_meant(tmp_path: Path) -
     paths = Paths(root=tmp_path)
     with pytest.raises(NotHere, match="leads nowhere yet"):
         acme.leads_here(paths, "nowhere.invalid")
-    assert list(acme.webroot(paths).rglob("comfyweb-*")) == []
+    assert list(paths.acme.rglob("comfyweb-*")) == []

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.host.machine import Host
-from vm_setup.setup import comfyui, confined, files, units
+from vm_setup.base import files
+from vm_setup.base.places import COMFYUI_UNIT
+from vm_setup.setup import comfyui, confined, units
 from vm_setup.setup.metadata import DEFAULT_TORCH, Wanted
 from vm_setup.setup.system import TIMED_OUT, Done
 
@@ -276,7 +278,7 @@ def test_what_is_installed_for_it_may_do_no_more_than_it_may_itself(host: Host) 
     host.machine.put("mnt/persist/comfyui/base/custom_nodes/theirs/requirements.txt", "theirs\n")
     host.upgrade("v2", requirements="aiohttp>=3\n")
     assert host.reconcile() == 0
-    unit = files.read(host.machine.paths.units / units.COMFYUI)
+    unit = files.read(host.machine.paths.units / COMFYUI_UNIT)
     sandboxes = [host.machine.sandboxes[line] for line in host.machine.calls if runs_as_comfyui_s_user(line)]
     assert len(sandboxes) >= 4
     for words in sandboxes:

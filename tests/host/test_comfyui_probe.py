@@ -5,9 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.host.surroundings import Peer, comfyui, has
+from vm_setup.base.comfyui import Look, Probe, Reached
 from vm_setup.host.messages import Current
-from vm_setup.keeper.comfyui import Probe
-from vm_setup.keeper.seen import Look, Reached
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ import tests.host.machine
 from tests.host.machine import Host, Machine
 from tests.host.test_adoption import CRONTAB, FSTAB, IDLE, SUPERVISOR
 from tests.memory import memory
-from vm_setup.setup import adoption, comfyui, disk, files, layout, reconcile, units
+from vm_setup.base import files
+from vm_setup.setup import adoption, comfyui, disk, layout, reconcile, units
 from vm_setup.setup.metadata import Wanted
 from vm_setup.setup.system import Done
 

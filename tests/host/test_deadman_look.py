@@ -9,8 +9,8 @@ import pytest
 
 from tests.host.keeping import Keeping, keeping
 from tests.host.surroundings import has, load, until
+from vm_setup.base import files
 from vm_setup.keeper.deadman import look
-from vm_setup.setup import files
 
 POLITE = ["systemctl start --no-block comfyweb-poweroff.service", "systemctl --no-block poweroff"]
 HOUR = 3600.0

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.host.machine import MIB, Machine
+from vm_setup.base.paths import Paths
 from vm_setup.setup import disk
 from vm_setup.setup.disk import Look, State, judge
-from vm_setup.setup.paths import Paths
 from vm_setup.setup.system import Commands, Done, System
 
 BLANK = Look(present=True, size=64 * MIB, partitions=False, blkid_code=2, wipefs_silent=True, zero=True)

@@ -20,8 +20,8 @@ import pytest
 
 from tests.machines.commands import attempt, run
 from tests.machines.network import in_namespace
+from vm_setup.base.places import PORT as KEEPER
 from vm_setup.host import allowed, cloudflare
-from vm_setup.keeper.world import PORT as KEEPER
 from vm_setup.setup import confined, firewall
 from vm_setup.setup.metadata import Wanted
 

@@ -8,7 +8,8 @@ from unittest import mock
 import pytest
 
 from tests.host.machine import Machine
-from vm_setup.setup import driver, files
+from vm_setup.base import files
+from vm_setup.setup import driver
 from vm_setup.setup.system import NOT_FOUND, TIMED_OUT, Commands, Done
 
 

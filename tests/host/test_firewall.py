@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.host.machine import Host, Machine
+from vm_setup.base import files
 from vm_setup.host import cloudflare as published
-from vm_setup.setup import cloudflare, files, firewall, units
+from vm_setup.setup import cloudflare, firewall, units
 from vm_setup.setup.metadata import Wanted
 from vm_setup.setup.system import Done, Trouble
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from vm_setup.base import files
+from vm_setup.base.paths import Paths
 from vm_setup.host import allowed
-from vm_setup.setup import files, metadata, units
+from vm_setup.setup import metadata, units
 from vm_setup.setup.metadata import DEFAULT_GIT, DEFAULT_RELEASE, Silent, Wanted
-from vm_setup.setup.paths import Paths
 
 GOOGLE = {"Metadata-Flavor": "Google"}
 
@@ -48,7 +49,7 @@ def answering(status: int, body: bytes, headers: dict[str, str]) -> Generator[tu
 
 def test_all_attributes_come_in_one_call_that_says_who_asks() -> None:
     with answering(200, b'{"comfyweb-comfyui": "v1", "odd": 3}', GOOGLE) as (address, asked):
-        assert metadata.fetch(address) == {"comfyweb-comfyui": "v1"}
+        assert metadata.fetch(f"http://{address}") == {"comfyweb-comfyui": "v1"}
     assert asked == ["/computeMetadata/v1/instance/attributes/?recursive=true&alt=json Google"]
 
 
@@ -68,12 +69,12 @@ def test_all_attributes_come_in_one_call_that_says_who_asks() -> None:
 )
 def test_nothing_else_is_taken_for_a_value(status: int, body: bytes, headers: dict[str, str], words: str) -> None:
     with answering(status, body, headers) as (address, _), pytest.raises(Silent, match=words):
-        metadata.fetch(address)
+        metadata.fetch(f"http://{address}")
 
 
 def test_a_server_that_is_not_there_is_silent() -> None:
     with pytest.raises(Silent, match="does not answer"):
-        metadata.fetch("127.0.0.1:9")
+        metadata.fetch("http://127.0.0.1:9")
 
 
 def test_it_is_asked_again_with_longer_waits_until_patience_ends() -> None:

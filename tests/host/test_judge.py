@@ -8,6 +8,7 @@ import pytest
 
 from tests.host.examples import BOOT_ID, WALL, fixture
 from tests.host.test_tokens import token
+from vm_setup.base.comfyui import Look, Reached
 from vm_setup.host.boot import Boot
 from vm_setup.host.commands import CancelDrain, Command, Extend, KeepAlive, Revoke, StartDrain
 from vm_setup.host.deadman import Keeper as KeeperFile
@@ -16,7 +17,7 @@ from vm_setup.host.idle import LONGEST_HOLD_SECONDS, LONGEST_SILENCE_SECONDS
 from vm_setup.host.messages import Now, Step
 from vm_setup.host.tokens import Claims, Request
 from vm_setup.keeper.judge import STARTING_SECONDS, Judge
-from vm_setup.keeper.seen import Card, Look, Reached, Seen, Space
+from vm_setup.keeper.seen import Card, Seen, Space
 from vm_setup.keeper.words import NO_CARD, status_line
 
 LIMIT = 1800.0

@@ -10,8 +10,8 @@ import pytest
 from tests.demo.standin_machine import APP
 from tests.host.keeping import Keeping, keeping
 from tests.host.surroundings import change, has, until
+from vm_setup.base.comfyui import Probe
 from vm_setup.keeper import words
-from vm_setup.keeper.comfyui import Probe
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tests.demo.standin_machine import APP, AUDIENCE, SESSION
 from tests.host.keeping import Keeping, keeping
 from tests.host.surroundings import has, load, until
+from vm_setup.base.comfyui import Look
 from vm_setup.host.gate import EVERY_SECONDS, Told, source_of
 from vm_setup.keeper import cutting, gate
-from vm_setup.keeper.seen import Look
 
 
 def told(host: Keeping) -> Told:
@@ -103,11 +103,11 @@ def test_a_sign_of_life_is_written_now_and_then_and_not_each_round(tmp_path: Pat
 
 def test_the_gate_s_group_alone_may_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     group = grp.getgrgid(os.getgroups()[-1] if os.getgroups() else os.getgid())
-    monkeypatch.setattr(gate, "GROUP", group.gr_name)
+    monkeypatch.setattr(gate, "USER", group.gr_name)
     gate.Word(gate.Paths(root=tmp_path)).tell(Told(at=1.0), now=1.0)
     file = tmp_path / "run/comfyweb/gate.json"
     assert file.stat().st_gid == group.gr_gid
-    monkeypatch.setattr(gate, "GROUP", "no-such-group")
+    monkeypatch.setattr(gate, "USER", "no-such-group")
     gate.Word(gate.Paths(root=tmp_path)).tell(Told(at=2.0), now=2.0)
     assert load(file)["at"] == 2.0
 

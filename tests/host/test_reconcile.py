@@ -9,7 +9,8 @@ import pytest
 
 from tests.host import surroundings
 from tests.host.machine import Host
-from vm_setup.setup import extension, files, holds
+from vm_setup.base import files
+from vm_setup.setup import extension, holds
 from vm_setup.setup.system import Done
 
 

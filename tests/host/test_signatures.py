@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.host.examples import WALL, fixture
+from vm_setup.base import signatures
 from vm_setup.host.commands import Order, take
 from vm_setup.host.tokens import Memory, Trust, Verify, read_keys
-from vm_setup.keeper import signatures
 
 LIST = fixture("command_list")
 CLAIMS = fixture("command_claims")

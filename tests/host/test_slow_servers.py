@@ -72,4 +72,4 @@ def test_a_certificate(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_metadata(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "TIMEOUT_SECONDS", PATIENCE)
     with pytest.raises(metadata.Silent, match=r"too slow|timed out"):
-        metadata.fetch(f"127.0.0.1:{slow.port}")
+        metadata.fetch(f"http://127.0.0.1:{slow.port}")

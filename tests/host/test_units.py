@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vm_setup.keeper.world import PORT
+from vm_setup.base.places import PORT
 
 UNITS = Path(__file__).parents[2] / "vm_setup/units"
 PROGRAM = "/usr/bin/python3 /opt/comfyweb/current/comfyweb.pyz"

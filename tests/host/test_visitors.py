@@ -8,7 +8,8 @@ from tests.host import surroundings
 from tests.host.keeping import keeping
 from tests.host.machine import Host
 from tests.host.surroundings import until
-from vm_setup.setup import files, firewall, metadata
+from vm_setup.base import files
+from vm_setup.setup import firewall, metadata
 from vm_setup.setup.metadata import Silent
 from vm_setup.setup.system import Done
 from vm_setup.setup.visitors import follow

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.host.machine import Host
-from vm_setup.setup import adoption, files, tls, units, web
-from vm_setup.setup.paths import Paths
+from vm_setup.base import files, tls
+from vm_setup.base.paths import Paths
+from vm_setup.base.places import NGINX_UNIT
+from vm_setup.base.tls import Tls
+from vm_setup.setup import adoption, units, web
 from vm_setup.setup.system import Done
-from vm_setup.setup.tls import Tls
 
 REFUSED = Done(code=1, err='nginx: [emerg] unknown directive "x"')
 
@@ -43,7 +45,7 @@ def test_nginx_is_there_before_the_disk_is_looked_at(host: Host) -> None:
     assert not config(host).with_name("tried.conf").exists()
     for name in ("warming.html", "warming.json", "stranger.html", "draining.json", "staying.json", "silent.html"):
         assert (config(host).parent / "pages" / name).stat().st_mode & 0o777 == 0o644
-    assert (host.machine.paths.units / f"basic.target.wants/{units.NGINX}").is_symlink()
+    assert (host.machine.paths.units / f"basic.target.wants/{NGINX_UNIT}").is_symlink()
     assert (host.machine.paths.units / f"multi-user.target.wants/{units.GATE}").is_symlink()
 
 
@@ -151,6 +153,6 @@ def test_somebody_s_nginx_is_put_aside_told_and_comes_back(host: Host) -> None:
     adoption.undo(system, data, stop=units.running(), remove=units.names())
     assert link.is_symlink()
     [stop] = [call for call in host.machine.calls if call.startswith("systemctl stop")]
-    assert units.NGINX in stop
+    assert NGINX_UNIT in stop
     assert host.machine.calls[-1] == "systemctl reload-or-restart nginx.service"
-    assert not (host.machine.paths.units / f"basic.target.wants/{units.NGINX}").is_symlink()
+    assert not (host.machine.paths.units / f"basic.target.wants/{NGINX_UNIT}").is_symlink()

@@ -8,7 +8,7 @@ from typing import Any
 from tests.machines import sources
 from tests.machines.machine import PATIENCE, Machine
 from vm_setup import bundle
-from vm_setup.keeper.world import PORT as KEEPER
+from vm_setup.base.places import PORT as KEEPER
 
 COMFYUI = 8188
 FIRST_BOOT_SECONDS = 600.0  # the same, where packages are installed

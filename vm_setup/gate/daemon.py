@@ -18,15 +18,16 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from vm_setup.base import files
+from vm_setup.base.clocks import boot_id
+from vm_setup.base.processes import notify
+from vm_setup.base.signatures import verifier
 from vm_setup.gate import tunnel
 from vm_setup.gate.porter import Porter
 from vm_setup.gate.wire import HEAD_LIMIT, Head, NotPlain, answer, has_body, read_head
 from vm_setup.gate.world import World
 from vm_setup.host import cookies, tokens
 from vm_setup.host.gate import Closed, Told, source_of
-from vm_setup.keeper import state, system
-from vm_setup.keeper.signatures import verifier
-from vm_setup.setup import files
 
 _LOG = logging.getLogger(__name__)
 _SAVE_EVERY_SECONDS = 5.0
@@ -51,8 +52,9 @@ class Gate:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        boot_id = system.boot_id(world.paths.kernel)
-        self._porter = Porter(boot_id=boot_id, verify=verifier(), now=world.now, saved=state.read_object(world.memory))
+        self._porter = Porter(
+            boot_id=boot_id(world.paths.kernel), verify=verifier(), now=world.now, saved=files.read_object(world.memory)
+        )
         self._heard: tuple[int, int] | None = None
         self._tunnels: set[_Tunnel] = set()
         self._connections: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
@@ -65,7 +67,7 @@ class Gate:
         self._look()
         servers = [await self._listen(self._world.calls, self._calls)]
         servers.append(await self._listen(self._world.tunnels, self._websocket))
-        system.notify("READY=1")
+        notify("READY=1")
         try:
             while not self._over.is_set():
                 with contextlib.suppress(asyncio.TimeoutError):
@@ -106,7 +108,7 @@ class Gate:
         if moment - self._saved_at >= _SAVE_EVERY_SECONDS:
             self._saved_at = moment
             self._save()
-        system.notify("WATCHDOG=1", f"STATUS={len(self._tunnels)} websockets are open")
+        notify("WATCHDOG=1", f"STATUS={len(self._tunnels)} websockets are open")
 
     def _look(self) -> None:
         """Read the keeper's file when it is another than the one that was read."""
@@ -119,7 +121,7 @@ class Gate:
         if self._heard == (found.st_ino, found.st_mtime_ns):
             return
         self._heard = (found.st_ino, found.st_mtime_ns)
-        self._porter.hear(Told.from_json(state.read_object(self._world.told)))
+        self._porter.hear(Told.from_json(files.read_object(self._world.told)))
 
     def _save(self) -> bool:
         """Remember cookies and spent tickets; False when that can't be done."""

@@ -4,12 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vm_setup.base.clocks import read_clocks
+from vm_setup.base.paths import Paths
 from vm_setup.host.gate import FILE
 from vm_setup.host.messages import Now
-from vm_setup.keeper.clocks import read_clocks
-from vm_setup.setup.paths import Paths
-
-USER = "comfyweb-gate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,21 +25,16 @@ class World:
         return self.paths.runtime / FILE
 
     @property
-    def folder(self) -> Path:
-        """What is the gate's own: its sockets, where nginx finds it, and its memory."""
-        return self.paths.root / "run/comfyweb-gate"
-
-    @property
     def calls(self) -> Path:
         """The socket at which nginx asks whether somebody may come in."""
-        return self.folder / "calls.sock"
+        return self.paths.gate / "calls.sock"
 
     @property
     def tunnels(self) -> Path:
         """The socket to which nginx hands websockets."""
-        return self.folder / "tunnels.sock"
+        return self.paths.gate / "tunnels.sock"
 
     @property
     def memory(self) -> Path:
         """Cookies and spent tickets of this boot, so that a restart throws nobody out and lets no ticket in twice."""
-        return self.folder / "memory.json"
+        return self.paths.gate / "memory.json"

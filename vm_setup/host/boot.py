@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from vm_setup.host.messages import Step
 from vm_setup.host.reading import items, mapping, number
 
-COMFYUI = "comfyui"
+# Steps that others than the set-up program know of.
+COMFYUI, DRIVER = "comfyui", "driver"
 _STATES = frozenset({"waiting", "running", "done", "failed"})
 _MOST_STEPS = 24
 _MOST_WARNINGS = 8

@@ -7,8 +7,8 @@ nginx asks ComfyUI for each session from an address of its own, and the kernel e
 import logging
 import threading
 
+from vm_setup.base.processes import run
 from vm_setup.host.gate import source_of
-from vm_setup.keeper.system import run
 
 _LOG = logging.getLogger(__name__)
 # The gate hears of a revoke within a fifth of a second. What it let through just before may come to ComfyUI late.

@@ -14,23 +14,27 @@ from dataclasses import replace
 from types import FrameType
 from urllib.parse import urlsplit
 
+from vm_setup.base import files, tls
+from vm_setup.base.clocks import boot_id
+from vm_setup.base.comfyui import Look, Probe, Reached
+from vm_setup.base.paths import Data
+from vm_setup.base.places import COMFYUI_UNIT, NGINX_UNIT, STATE, VISITORS_UNIT
+from vm_setup.base.processes import notify
+from vm_setup.base.processes import run as run_command
+from vm_setup.base.signatures import verifier
 from vm_setup.host import allowed, power, tokens
 from vm_setup.host.commands import Command
 from vm_setup.host.idle import limit_seconds
 from vm_setup.host.messages import Message, Now, Report, heartbeat_is_due, phase_is_due
 from vm_setup.host.reading import number
 from vm_setup.keeper import cutting, metadata, ports, state, system, words
-from vm_setup.keeper.comfyui import Probe
 from vm_setup.keeper.gate import Word
 from vm_setup.keeper.judge import Judge
 from vm_setup.keeper.polling import Poller
 from vm_setup.keeper.ports import Holder
-from vm_setup.keeper.seen import Card, Look, Reached, Seen, Space
+from vm_setup.keeper.seen import Card, Seen, Space
 from vm_setup.keeper.server import Server
-from vm_setup.keeper.signatures import verifier
-from vm_setup.keeper.world import STATE, World
-from vm_setup.setup import files, tls
-from vm_setup.setup.paths import Data
+from vm_setup.keeper.world import World
 
 _LOG = logging.getLogger(__name__)
 ORIGIN = "app-origin"
@@ -47,9 +51,9 @@ class Keeper:
         self._world = world
         self._file = world.paths.runtime / STATE
         now = world.now()
-        saved = state.read_object(self._file)
+        saved = files.read_object(self._file)
         self._judge = Judge(
-            boot_id=system.boot_id(world.paths.kernel),
+            boot_id=boot_id(world.paths.kernel),
             version=world.version,
             now=now,
             verify=verifier(),
@@ -98,7 +102,7 @@ class Keeper:
         self._writer.start()
         self._serve()
         self._round()
-        system.notify("READY=1")
+        notify("READY=1")
         while not self._over.wait(self._world.every):
             self._serve()
             self._round()
@@ -159,7 +163,7 @@ class Keeper:
         known = state.read_last_attributes(self._world.paths)
         if known and any(known.get(key, "") != attributes.get(key, "") for key in allowed.KEYS):
             _LOG.info("Who may come has changed.")
-            self._start([("systemctl", "--no-block", "restart", system.VISITORS_UNIT)])
+            self._start([("systemctl", "--no-block", "restart", VISITORS_UNIT)])
 
     def _serve(self) -> None:
         """Answer calls. A port that somebody else has is no reason to leave the machine alone: it is tried again."""
@@ -207,11 +211,11 @@ class Keeper:
             report = self._report = self._told_now()
         if restart:
             _LOG.error("ComfyUI runs but doesn't answer: it is restarted.")
-            self._start([("systemctl", "--no-block", "restart", system.COMFYUI_UNIT)])
+            self._start([("systemctl", "--no-block", "restart", COMFYUI_UNIT)])
         self._tell(report)
         self._push(now)
         if self._comfyui.age() < _STUCK_SECONDS:
-            system.notify("WATCHDOG=1", f"STATUS={words.status_line(report, self._judge.stopping)}")
+            notify("WATCHDOG=1", f"STATUS={words.status_line(report, self._judge.stopping)}")
 
     def _decide(self, seen: Seen) -> Now:
         """Decide to power off, unless ComfyUI, looked at once more, has got a prompt since the last look.
@@ -292,7 +296,7 @@ class Keeper:
 
         def run() -> None:
             for argv in commands:
-                code, _ = system.run(argv, seconds=20)
+                code, _ = run_command(argv, seconds=20)
                 if code:
                     _LOG.error("%s ended with code %d.", " ".join(argv), code)
 
@@ -303,7 +307,7 @@ class Keeper:
 
     def _look_at_ports(self) -> tuple[Holder, ...]:
         paths = self._world.paths
-        if not (paths.units / ports.NGINX_UNIT).exists():  # the archive's own serves until the set-up has put it aside
+        if not (paths.units / NGINX_UNIT).exists():  # the archive's own serves until the set-up has put it aside
             return ()
         return ports.others((80,) if tls.current(paths).mode == tls.NONE else (80, 443), paths.kernel)
 

@@ -8,15 +8,17 @@ import logging
 import sys
 from dataclasses import replace
 
+from vm_setup.base import files
+from vm_setup.base.asking import AskError, Request, ask
+from vm_setup.base.comfyui import Probe, Reached
+from vm_setup.base.places import STATE
+from vm_setup.base.processes import run
 from vm_setup.host import deadman, power
 from vm_setup.host.idle import limit_seconds
 from vm_setup.host.messages import rfc3339
 from vm_setup.host.reading import json_value, mapping
-from vm_setup.keeper import state, system
-from vm_setup.keeper.asking import AskError, Request, ask
-from vm_setup.keeper.comfyui import Probe
-from vm_setup.keeper.seen import Reached
-from vm_setup.keeper.world import STATE, World
+from vm_setup.keeper import state
+from vm_setup.keeper.world import World
 
 _LOG = logging.getLogger(__name__)
 FILE = "deadman.json"
@@ -28,8 +30,8 @@ def look(world: World) -> bool:
     """Look once, power off if it must be; say whether it must."""
     now = world.now()
     file = world.paths.runtime / FILE
-    watch = deadman.Watch.from_json(state.read_object(file), now=now.boot)
-    saved = state.read_object(world.paths.runtime / STATE)
+    watch = deadman.Watch.from_json(files.read_object(file), now=now.boot)
+    saved = files.read_object(world.paths.runtime / STATE)
     limit, _ = limit_seconds(state.read_last_attributes(world.paths).get("comfyweb-idle-minutes"))
     keeper = deadman.Keeper.from_json(saved, now=now.boot, default_limit=limit)
     seen = Probe(world.comfyui, now=lambda: now.boot).look()
@@ -54,7 +56,7 @@ def look(world: World) -> bool:
         watch = replace(watch, powered_off=since)
     state.write_object(file, watch.to_json())
     for argv in power.COMMANDS[how] if how else ():
-        system.run(argv, seconds=_COMMAND_SECONDS)
+        run(argv, seconds=_COMMAND_SECONDS)
     return off
 
 

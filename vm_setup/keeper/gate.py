@@ -5,12 +5,12 @@ import json
 import logging
 from dataclasses import replace
 
+from vm_setup.base import files
+from vm_setup.base.paths import Paths
+from vm_setup.base.places import USER
 from vm_setup.host.gate import EVERY_SECONDS, FILE, Told
-from vm_setup.setup import files
-from vm_setup.setup.paths import Paths
 
 _LOG = logging.getLogger(__name__)
-GROUP = "comfyweb-gate"
 
 
 class Word:
@@ -41,6 +41,6 @@ class Word:
 def _group() -> int | None:
     """Return the number of the gate's group; None, so that nobody but root reads it, while there is no gate."""
     try:
-        return grp.getgrnam(GROUP).gr_gid
+        return grp.getgrnam(USER).gr_gid
     except KeyError:
         return None

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from vm_setup.base.comfyui import Look, Reached
 from vm_setup.host import idle, tokens
 from vm_setup.host.boot import Start, with_comfyui
 from vm_setup.host.commands import (
@@ -28,7 +29,7 @@ from vm_setup.host.idle import Idle
 from vm_setup.host.messages import Hardware, Now, Report, Work
 from vm_setup.host.reading import items, mapping, number, word
 from vm_setup.keeper import words
-from vm_setup.keeper.seen import Look, Reached, Seen
+from vm_setup.keeper.seen import Seen
 
 _LOG = logging.getLogger(__name__)
 STARTING_SECONDS = 15 * 60.0

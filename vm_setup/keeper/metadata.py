@@ -5,14 +5,13 @@ with a page changes nothing: the last that was read stays in force, and asking a
 """
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping
 
+from vm_setup.base.asking import Answer, AskError, Request, ask
 from vm_setup.host.messages import Message, encode
 from vm_setup.host.reading import json_value, mapping, word
 from vm_setup.host.tokens import audience
-from vm_setup.keeper.asking import Answer, AskError, Request, ask
 
 _LOG = logging.getLogger(__name__)
 _ROOT = "/computeMetadata/v1"
@@ -23,11 +22,6 @@ _CHANGE_SECONDS = 60
 _SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 30.0
 SILENT_SECONDS = 300.0
-
-
-def address() -> str:
-    """Return where the metadata server is. GCE_METADATA_HOST is what Google's own clients read too."""
-    return f"http://{os.environ.get('GCE_METADATA_HOST') or '169.254.169.254'}"
 
 
 class Metadata:

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vm_setup.keeper.system import run
+from vm_setup.base.places import NGINX_UNIT
+from vm_setup.base.processes import run
 
-NGINX_UNIT = "comfyweb-nginx.service"
 # One line of `ss -Hltnp`: LISTEN 0 511 0.0.0.0:80 0.0.0.0:* users:(("nginx",pid=12,fd=6),…)
 _PORT = re.compile(r"\S+:(\d+)")
 _PROCESS = re.compile(r'\("([^"]{1,40})",pid=(\d+),')

@@ -1,41 +1,10 @@
 """What the keeper's threads bring from outside, as values: ComfyUI's answers, the graphics card, the disk."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
+from vm_setup.base.comfyui import Look
 from vm_setup.host.boot import Boot
-from vm_setup.host.messages import Certificate, Current
-
-
-class Reached(str, Enum):
-    """How a look at ComfyUI ended. `REFUSED`: nobody listens, so that what ran there runs no more."""
-
-    ANSWERED = "answered"
-    SILENT = "silent"
-    REFUSED = "refused"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """One look at ComfyUI, which `began` then. `ended` names the newest jobs that are over; None when not asked.
-
-    `why` it didn't answer is for the log.
-    """
-
-    began: float
-    reached: Reached
-    running: int | None = None
-    pending: int | None = None
-    version: str = ""
-    ended: Sequence[str] | None = None
-    current: Current | None = None
-    why: str = ""
-
-    @property
-    def jobs(self) -> int | None:
-        """Prompts that run or wait; None when that is unknown."""
-        return None if self.running is None or self.pending is None else self.running + self.pending
+from vm_setup.host.messages import Certificate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

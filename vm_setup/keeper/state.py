@@ -5,42 +5,32 @@ import logging
 import statistics
 from pathlib import Path
 
+from vm_setup.base import files, tls
+from vm_setup.base.paths import Paths
+from vm_setup.base.places import DURATIONS, HOLDS, LAST_GOOD, STEPS
 from vm_setup.host.boot import COMFYUI, Boot, one_line
 from vm_setup.host.messages import Certificate
-from vm_setup.host.reading import items, json_value, mapping, number
-from vm_setup.setup import files, tls
-from vm_setup.setup.paths import Paths
+from vm_setup.host.reading import items, mapping, number
 
 _LOG = logging.getLogger(__name__)
-_LIMIT = 1_000_000
 _MOST_HOLDS = 32
 _NAME_LIMIT = 64
 
 
-def read_object(path: Path) -> dict[str, object]:
-    """Return the JSON object in a file; an empty one when it holds none, isn't there or is huge."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_LIMIT + 1)
-    except OSError:
-        return {}
-    return mapping(json_value(raw, limit=_LIMIT)) or {}
-
-
 def read_boot(paths: Paths, *, now: float) -> Boot:
     """Return what the set-up program says of the boot."""
-    return Boot.from_json(read_object(paths.runtime / "steps.json"), now=now)
+    return Boot.from_json(files.read_object(paths.runtime / STEPS), now=now)
 
 
 def read_holds(paths: Paths) -> dict[str, float]:
     """Return who needs the machine on until when (boot clock): the files `holds/NAME.json`, {"until": seconds}."""
     holds: dict[str, float] = {}
     try:
-        found = sorted((paths.runtime / "holds").glob("*.json"))[:_MOST_HOLDS]
+        found = sorted((paths.runtime / HOLDS).glob("*.json"))[:_MOST_HOLDS]
     except OSError:
         return holds
     for path in found:
-        name, until = one_line(path.stem)[:_NAME_LIMIT], number(read_object(path).get("until"))
+        name, until = one_line(path.stem)[:_NAME_LIMIT], number(files.read_object(path).get("until"))
         if name and until is not None:
             holds[name] = until
     return holds
@@ -48,14 +38,14 @@ def read_holds(paths: Paths) -> dict[str, float]:
 
 def read_expected_start(paths: Paths) -> float | None:
     """Return how many seconds ComfyUI usually takes to start: the median of earlier boots."""
-    earlier = items(read_object(paths.state / "durations.json").get(COMFYUI)) or []
+    earlier = items(files.read_object(paths.state / DURATIONS).get(COMFYUI)) or []
     seconds = [value for value in map(number, earlier) if value is not None and value >= 0]
     return round(statistics.median(seconds), 1) if seconds else None
 
 
 def read_last_attributes(paths: Paths) -> dict[str, object]:
     """Return the metadata that the set-up goes by: of an earlier boot, while the metadata server is silent."""
-    return mapping(read_object(paths.state / "metadata-last-good.json").get("attributes")) or {}
+    return mapping(files.read_object(paths.state / LAST_GOOD).get("attributes")) or {}
 
 
 def read_certificate(paths: Paths, *, wall: float) -> Certificate:

@@ -1,51 +1,16 @@
 """The machine around ComfyUI: the graphics card, the disk, ComfyUI's process, the journal, systemd's watchdog."""
 
-import contextlib
 import logging
 import os
-import socket
-import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
+from vm_setup.base.places import COMFYUI_UNIT
+from vm_setup.base.processes import run
 from vm_setup.host.reading import number
 from vm_setup.keeper.seen import Card, Space
 
 _LOG = logging.getLogger(__name__)
-COMFYUI_UNIT, VISITORS_UNIT = "comfyui.service", "comfyweb-visitors.service"
-_COMMAND_SECONDS = 5.0
-_OUTPUT_LIMIT = 1_000_000
 _CARD_FIELDS = ("name", "memory.used", "memory.total", "utilization.gpu")
-
-
-def run(argv: Sequence[str], *, seconds: float = _COMMAND_SECONDS) -> tuple[int, bytes]:
-    """Run a command and return its exit code and output; 127 when there is no such, 124 when it takes too long."""
-    try:
-        process = subprocess.Popen(  # noqa: S603 - the words are ours, and no shell reads them
-            list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-    except OSError:
-        return 127, b""
-    said = end_of(process, seconds=seconds)
-    return (124, b"") if said is None else (process.returncode, said[0][-_OUTPUT_LIMIT:])
-
-
-def end_of(process: "subprocess.Popen[bytes]", *, seconds: float) -> tuple[bytes, bytes] | None:
-    """Wait for a process and return what it has said; None when it takes too long, and then it is killed.
-
-    One that can't be killed (a driver that hangs) is left behind rather than waited for.
-    """
-    try:
-        return process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(1)
-        return None
-    finally:
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
 
 
 def card() -> Card:
@@ -86,24 +51,6 @@ def journal(lines: int) -> bytes:
     units = [f"--unit={unit}" for unit in (COMFYUI_UNIT, "comfyweb-*")]
     _, out = run(["journalctl", *units, f"--lines={lines}", "--no-pager", "--quiet", "--output=short-iso"])
     return out
-
-
-def boot_id(kernel: Path) -> str:
-    """Return the name of this boot, which no other has."""
-    try:
-        return (kernel / "proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except (OSError, ValueError):
-        _LOG.exception("This boot has no name.")
-        return "unknown"
-
-
-def notify(*said: str) -> None:
-    """Tell systemd, if it started us (sd_notify(3)). What it doesn't hear is lost, as it is meant to be."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as out:
-        out.sendto("\n".join(said).encode(errors="replace"), "\0" + address[1:] if address[0] == "@" else address)
 
 
 def _whole(text: str) -> int | None:

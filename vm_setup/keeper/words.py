@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
+from vm_setup.base.comfyui import Look, Reached
+from vm_setup.host.boot import DRIVER
 from vm_setup.host.hang import SILENT_SECONDS, Hang
 from vm_setup.host.idle import LONGEST_SILENCE_SECONDS, Idle
 from vm_setup.host.messages import Now, Report, Step, rfc3339
-from vm_setup.keeper.seen import Card, Look, Reached, Space
-from vm_setup.setup.steps import DRIVER
+from vm_setup.keeper.seen import Card, Space
 
 NO_CARD = "No graphics card answers (nvidia-smi)."
 NO_CHECK = (

@@ -3,15 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from vm_setup.base.clocks import read_clocks, slept
+from vm_setup.base.comfyui import ADDRESS
+from vm_setup.base.paths import Paths
+from vm_setup.base.places import PORT, address
 from vm_setup.host.messages import Now
-from vm_setup.keeper.clocks import read_clocks, slept
-from vm_setup.keeper.comfyui import ADDRESS
-from vm_setup.keeper.metadata import address
-from vm_setup.setup.paths import Paths
-
-# One that only root may take: no code in ComfyUI can be there first, at boot or while the keeper starts again.
-PORT = 289
-STATE = "keeper.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,10 @@ import secrets
 import socket
 from pathlib import Path
 
-from vm_setup.keeper.asking import AskError, Request, ask
-from vm_setup.setup import files
+from vm_setup.base import files
+from vm_setup.base.asking import AskError, Request, ask
+from vm_setup.base.paths import Paths
 from vm_setup.setup.metadata import Wanted
-from vm_setup.setup.paths import Paths
 from vm_setup.setup.system import Done, System, Trouble
 
 _LONGEST_SECONDS = 300.0
@@ -26,11 +26,6 @@ class NotHere(Trouble):
     """The name does not lead to this machine yet: asking the authority would be in vain."""
 
 
-def webroot(paths: Paths) -> Path:
-    """Return the folder that nginx serves to everybody on port 80, below the path of ACME's questions."""
-    return paths.state / "acme"
-
-
 def leads_here(paths: Paths, name: str, port: int = 80) -> None:
     """Ask this machine a question by its name, as the authority will. Raises `NotHere`."""
     try:
@@ -39,7 +34,7 @@ def leads_here(paths: Paths, name: str, port: int = 80) -> None:
         raise NotHere(f"The name {name} leads nowhere yet ({getattr(error, 'strerror', None) or error})") from error
     addresses = ", ".join(sorted({str(row[4][0]) for row in found}))
     token = f"comfyweb-{secrets.token_urlsafe(24)}"
-    path = webroot(paths) / _QUESTION / token
+    path = paths.acme / _QUESTION / token
     files.write(path, token, durable=False)
     try:
         answer = ask(f"http://{name}:{port}", Request(path=f"/{_QUESTION}/{token}", seconds=5.0, limit=4096))
@@ -85,14 +80,14 @@ def ask_authority(system: System, wanted: Wanted, folder: Path) -> tuple[Path, P
     """Get a certificate for the wanted name; return its path and the key's. Raises `Trouble` with the refusal."""
     key, request = signing_request(system, wanted.domain, folder)
     home, chain = system.paths.state / "letsencrypt", folder / "chain.pem"
-    webroot(system.paths).mkdir(parents=True, exist_ok=True)
+    system.paths.acme.mkdir(parents=True, exist_ok=True)
     words = ""
     for _ in range(_MOST_NONCES):
         done = system.run(
             *("certbot", "certonly", "--non-interactive", "--agree-tos", "--no-eff-email", "--email", wanted.email),
             *("--server", wanted.acme_server, "--config-dir", home, "--work-dir", home / "work"),
             *("--logs-dir", home / "logs", "--max-log-backups", "5"),
-            *("--webroot", "--webroot-path", webroot(system.paths), "--csr", request),
+            *("--webroot", "--webroot-path", system.paths.acme, "--csr", request),
             *("--cert-path", folder / "leaf.pem", "--chain-path", folder / "rest.pem", "--fullchain-path", chain),
             timeout=_LONGEST_SECONDS,
         )

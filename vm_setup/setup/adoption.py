@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vm_setup.base import files
+from vm_setup.base.paths import Data
 from vm_setup.host.reading import items, json_value, mapping
-from vm_setup.setup import files
-from vm_setup.setup.paths import Data
 from vm_setup.setup.steps import Steps
 from vm_setup.setup.system import LOG, System
 

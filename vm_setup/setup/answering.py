@@ -4,9 +4,9 @@
 expected time. It only looks: a ComfyUI that hangs is started again by the keeper (`systemctl restart comfyui`).
 """
 
-from vm_setup.keeper.seen import Reached
-from vm_setup.keeper.world import STATE
-from vm_setup.setup import files
+from vm_setup.base import files
+from vm_setup.base.comfyui import Reached
+from vm_setup.base.places import STATE
 from vm_setup.setup.steps import COMFYUI, Steps
 from vm_setup.setup.system import System
 

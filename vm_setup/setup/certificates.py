@@ -11,15 +11,16 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from vm_setup.base import files, tls
+from vm_setup.base.paths import Data, Paths
+from vm_setup.base.tls import CLOUDFLARE, LETS_ENCRYPT, SELF_SIGNED, Held, Tls
 from vm_setup.host.messages import rfc3339
-from vm_setup.setup import acme, adoption, cloudflare, fetching, files, firewall, metadata, pair, tls, units, web
+from vm_setup.setup import acme, adoption, cloudflare, fetching, firewall, metadata, pair, units, web
 from vm_setup.setup.acme import NotHere
 from vm_setup.setup.metadata import Wanted
 from vm_setup.setup.pair import Unusable
-from vm_setup.setup.paths import Data, Paths
 from vm_setup.setup.steps import Steps
 from vm_setup.setup.system import LOG, System, Trouble
-from vm_setup.setup.tls import CLOUDFLARE, LETS_ENCRYPT, SELF_SIGNED, Held, Tls
 
 TOPIC = "Certificate: "
 _SELF_SIGNED_DAYS = 397
@@ -63,7 +64,7 @@ def ensure(system: System, steps: Steps, wanted: Wanted) -> None:
 
     Raises `Trouble`.
     """
-    acme.webroot(system.paths).mkdir(parents=True, exist_ok=True)
+    system.paths.acme.mkdir(parents=True, exist_ok=True)
     units.apply(system, [units.CERTIFICATES, units.CERTIFICATES_TIMER], Data(volume=system.paths.mount))
     with _changing(system.paths):
         if not wanted.domain:

@@ -4,10 +4,10 @@ import json
 from collections.abc import Callable
 from datetime import datetime, timezone
 
+from vm_setup.base import files
+from vm_setup.base.paths import Paths
 from vm_setup.host import cloudflare
 from vm_setup.host.allowed import Network
-from vm_setup.setup import files
-from vm_setup.setup.paths import Paths
 from vm_setup.setup.system import LOG, Trouble
 
 KEPT = "cloudflare-networks.json"

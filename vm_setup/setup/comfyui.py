@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from vm_setup.setup import answering, confined, files
+from vm_setup.base import files
+from vm_setup.base.paths import Data
+from vm_setup.base.places import COMFYUI_UNIT
+from vm_setup.setup import answering, confined
 from vm_setup.setup.metadata import Wanted
-from vm_setup.setup.paths import Data
 from vm_setup.setup.steps import COMFYUI, INSTALL, Steps
 from vm_setup.setup.system import LOG, USER, Done, System, Trouble
 
@@ -177,8 +179,8 @@ class Place:
         """Start ComfyUI, afresh with `again`, and wait until it answers. Raises `Trouble` when systemd refuses."""
         self.steps.begin(COMFYUI, "ComfyUI starts")
         if again:  # to its end: what answers from here on must not be the one before
-            self.system.run("systemctl", "stop", "comfyui.service", timeout=_STOP_SECONDS)
-        done = self.system.run("systemctl", "--no-block", "start", "comfyui.service")
+            self.system.run("systemctl", "stop", COMFYUI_UNIT, timeout=_STOP_SECONDS)
+        done = self.system.run("systemctl", "--no-block", "start", COMFYUI_UNIT)
         if not done.ok:
             raise Trouble(f"systemd does not start ComfyUI: {done.words}")
         if again:
@@ -191,7 +193,7 @@ class Place:
                 return True
             if self.system.now() >= look:
                 look = self.system.now() + _LOOK_SECONDS
-                ended = self.system.run("systemctl", "show", "-P", "NRestarts", "comfyui.service").out.strip()
+                ended = self.system.run("systemctl", "show", "-P", "NRestarts", COMFYUI_UNIT).out.strip()
                 if ended.isdigit() and int(ended) >= _ENDED_TOO_OFTEN:
                     return False
             self.system.sleep(0.5)

@@ -8,8 +8,10 @@ in the sandbox of ComfyUI's unit, as a unit of its own, so that it ends with all
 from collections.abc import Mapping
 from pathlib import Path
 
-from vm_setup.setup import files, layout, units
-from vm_setup.setup.paths import Data
+from vm_setup.base import files
+from vm_setup.base.paths import Data
+from vm_setup.base.places import COMFYUI_UNIT
+from vm_setup.setup import layout, units
 from vm_setup.setup.system import TIMED_OUT, Done, System, Trouble
 
 UNIT = "comfyweb-install.service"
@@ -44,7 +46,7 @@ def ensure(system: System) -> None:
 
 def sandbox(data: Data) -> list[str]:
     """Return the lines of ComfyUI's unit that say what it may do."""
-    paragraph = units.rendered(units.COMFYUI, data).partition(f"\n{_SANDBOX}")[2].partition("\n\n")[0]
+    paragraph = units.rendered(COMFYUI_UNIT, data).partition(f"\n{_SANDBOX}")[2].partition("\n\n")[0]
     return [line for line in paragraph.splitlines()[1:] if not line.startswith("#")]
 
 

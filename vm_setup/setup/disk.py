@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from vm_setup.base import files
 from vm_setup.host.idle import DISK_HOLD
-from vm_setup.setup import files
 from vm_setup.setup.holds import held
 from vm_setup.setup.steps import DISK, Steps
 from vm_setup.setup.system import LOG, System

@@ -3,8 +3,9 @@
 What the kernel shows is read first: it costs nothing, while `nvidia-smi` takes a second or more to load the driver.
 """
 
-from vm_setup.setup import files
-from vm_setup.setup.steps import DRIVER, Steps
+from vm_setup.base import files
+from vm_setup.host.boot import DRIVER
+from vm_setup.setup.steps import Steps
 from vm_setup.setup.system import NOT_FOUND, TIMED_OUT, System
 
 _NVIDIA = "0x10de"

@@ -2,8 +2,8 @@
 
 from importlib import resources
 
-from vm_setup.setup import files
-from vm_setup.setup.paths import Paths
+from vm_setup.base import files
+from vm_setup.base.paths import Paths
 
 CONFIG = "comfyweb/model-paths.yaml"
 _NAME = "comfyweb"

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import quote, urljoin, urlsplit
 
+from vm_setup.base.asking import Answer, AskError, AskTooLongError, Request, ask
+from vm_setup.base.places import address
 from vm_setup.host.reading import json_value, mapping, word
-from vm_setup.keeper.asking import Answer, AskError, AskTooLongError, Request, ask
-from vm_setup.keeper.metadata import address
 from vm_setup.setup.system import Trouble
 
 _STORAGE = "https://storage.googleapis.com"

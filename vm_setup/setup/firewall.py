@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_network
 
+from vm_setup.base import files
+from vm_setup.base.paths import Data
 from vm_setup.host import allowed
 from vm_setup.host.allowed import Allowed, Network
-from vm_setup.setup import cloudflare, files, units
+from vm_setup.setup import cloudflare, units
 from vm_setup.setup.metadata import Wanted
-from vm_setup.setup.paths import Data
 from vm_setup.setup.steps import Steps
 from vm_setup.setup.system import System, Trouble
 

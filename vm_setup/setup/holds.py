@@ -4,7 +4,8 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from vm_setup.setup import files
+from vm_setup.base import files
+from vm_setup.base.places import HOLDS
 from vm_setup.setup.system import LOG, System
 
 # How much longer the machine stays on when we are killed; the keeper ends a hold of a day in any case.
@@ -15,7 +16,7 @@ _EVERY_SECONDS = 60.0
 @contextmanager
 def held(system: System, name: str) -> Generator[None]:
     """Keep the machine on meanwhile, however long it takes: a hold that is written anew until the work is over."""
-    path, over = system.paths.runtime / "holds" / f"{name}.json", threading.Event()
+    path, over = system.paths.runtime / HOLDS / f"{name}.json", threading.Event()
 
     def write() -> None:
         try:

@@ -5,9 +5,9 @@ What root runs from or writes to belongs to root; ComfyUI's user, and so any cus
 
 from pathlib import Path
 
-from vm_setup.setup import files
+from vm_setup.base import files
+from vm_setup.base.paths import Data
 from vm_setup.setup.adoption import FOLDERS
-from vm_setup.setup.paths import Data
 from vm_setup.setup.system import USER, System, Trouble
 
 

@@ -12,18 +12,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+from vm_setup.base import files
+from vm_setup.base.asking import AskError, Request, ask
+from vm_setup.base.paths import Paths
+from vm_setup.base.places import LAST_GOOD, address
 from vm_setup.host import allowed
 from vm_setup.host.allowed import Allowed
 from vm_setup.host.reading import json_value, mapping
-from vm_setup.keeper.asking import AskError, Request, ask
-from vm_setup.setup import files
-from vm_setup.setup.paths import Paths
 
-SERVER = "169.254.169.254"  # by address: no name server is needed for it
 PATH = "/computeMetadata/v1/instance/attributes/?recursive=true&alt=json"
 TIMEOUT_SECONDS = 3.0
 _LIMIT = 2_000_000
-LAST_GOOD = "metadata-last-good.json"
 # Of the entries of one key: a web page that came into it has thousands of words.
 _MOST_TOLD = 3
 
@@ -49,11 +48,11 @@ class Silent(Exception):
     """The metadata server said nothing that can be believed; the text says what it did instead."""
 
 
-def fetch(address: str = SERVER) -> Attributes:
-    """Read the attributes once. Raises `Silent`."""
+def fetch(base: str = "") -> Attributes:
+    """Read the attributes once, from the server at `base` (default: Google's). Raises `Silent`."""
     request = Request(path=PATH, headers={"Metadata-Flavor": "Google"}, seconds=TIMEOUT_SECONDS, limit=_LIMIT)
     try:
-        answer = ask(f"http://{address}", request)
+        answer = ask(base or address(), request)
     except AskError as error:
         raise Silent(f"the metadata server does not answer ({error})") from error
     if answer.status != HTTPStatus.OK:

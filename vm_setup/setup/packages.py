@@ -7,7 +7,7 @@ import struct
 import sys
 from collections.abc import Sequence
 
-from vm_setup.setup import files
+from vm_setup.base import files
 from vm_setup.setup.steps import PACKAGES, Steps
 from vm_setup.setup.system import LOG, Done, System, Trouble
 

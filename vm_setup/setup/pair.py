@@ -6,8 +6,9 @@ OpenSSL itself judges, by shaking hands with itself in memory: what passes here 
 import contextlib
 import re
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
+
+from vm_setup.base.tls import Dates
 
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 # X509_V_ERR_CERT_HAS_EXPIRED and its like, of OpenSSL's x509_vfy.h.
@@ -17,14 +18,6 @@ _MOST_STEPS = 10
 
 class Unusable(Exception):
     """The pair can't be used; the text says why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dates:
-    """From when until when a certificate is good, in seconds since the epoch."""
-
-    since: float
-    until: float
 
 
 def check(chain: Path, key: Path, name: str) -> Dates:

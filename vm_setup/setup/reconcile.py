@@ -11,6 +11,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from vm_setup.base import files
+from vm_setup.base.paths import Data
+from vm_setup.base.places import COMFYUI_UNIT
 from vm_setup.setup import (
     adoption,
     answering,
@@ -20,7 +23,6 @@ from vm_setup.setup import (
     disk,
     driver,
     extension,
-    files,
     firewall,
     layout,
     metadata,
@@ -30,7 +32,6 @@ from vm_setup.setup import (
 )
 from vm_setup.setup.holds import held
 from vm_setup.setup.metadata import Attributes, Silent, Wanted
-from vm_setup.setup.paths import Data
 from vm_setup.setup.steps import CERTIFICATE, COMFYUI, DISK, FIREWALL, GATE, INSTALL, KEEPER, PACKAGES, Steps
 from vm_setup.setup.system import LOG, Commands, System, Trouble
 
@@ -152,7 +153,7 @@ def _bring(system: System, steps: Steps, wanted: Wanted, version: str, *, may_in
     fine = _tried(steps, INSTALL, install) and fine
     if steps.row(COMFYUI).get("state") == "waiting" and data.current.exists():
         steps.begin(COMFYUI, "ComfyUI starts")
-        system.run("systemctl", "--no-block", "start", units.COMFYUI, units.ANSWERING)
+        system.run("systemctl", "--no-block", "start", COMFYUI_UNIT, units.ANSWERING)
     LOG.info("Reconciled in %.2f s.", time.monotonic() - began)
     return 0 if fine else 1
 
@@ -171,7 +172,7 @@ def _start_services(system: System, steps: Steps, data: Data, version: str) -> N
 def _restart_with_new_unit(system: System, place: comfyui.Place) -> None:
     """Start ComfyUI again when its unit has changed, as it does with the data volume; but never under a prompt."""
     if not answering.busy(system) and units.comfyui_runs_otherwise(system) and place.current:
-        system.run("systemctl", "--no-block", "restart", units.COMFYUI)
+        system.run("systemctl", "--no-block", "restart", COMFYUI_UNIT)
 
 
 def _tried(steps: Steps, name: str, action: Callable[[], None]) -> bool:

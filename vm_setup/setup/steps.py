@@ -9,13 +9,14 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from vm_setup.base import files
+from vm_setup.base.paths import Paths
+from vm_setup.base.places import DURATIONS, STEPS
+from vm_setup.host.boot import COMFYUI, DRIVER
 from vm_setup.host.reading import items, mapping, number
-from vm_setup.setup import files
-from vm_setup.setup.paths import Paths
 from vm_setup.setup.system import LOG
 
-PACKAGES, GATE, DISK, DRIVER = "packages", "gate", "disk", "driver"
-INSTALL, COMFYUI = "comfyui-install", "comfyui"
+PACKAGES, GATE, DISK, INSTALL = "packages", "gate", "disk", "comfyui-install"
 NAMES = (PACKAGES, GATE, DISK, DRIVER, INSTALL, COMFYUI)
 # They take no time worth showing: they are seen only when they fail.
 KEEPER, FIREWALL, CERTIFICATE = "keeper", "firewall", "certificate"
@@ -60,7 +61,7 @@ class Steps:
         if took is not None:
             durations = self._durations()
             durations[name] = [*(items(durations.get(name)) or []), took][-_KEPT:]
-            files.write_object(self.paths.state / "durations.json", durations)
+            files.write_object(self.paths.state / DURATIONS, durations)
             LOG.info("%s: done in %.1f s. %s", name, took, detail)
 
     def failed(self, name: str, words: str) -> None:
@@ -96,10 +97,10 @@ class Steps:
 
     @property
     def _file(self) -> files.Path:
-        return self.paths.runtime / "steps.json"
+        return self.paths.runtime / STEPS
 
     def _durations(self) -> dict[str, object]:
-        return files.read_object(self.paths.state / "durations.json")
+        return files.read_object(self.paths.state / DURATIONS)
 
     @contextmanager
     def _change(self) -> Generator[dict[str, object]]:

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from vm_setup.keeper.comfyui import ADDRESS, Probe
-from vm_setup.keeper.seen import Look
-from vm_setup.keeper.system import end_of
-from vm_setup.setup.paths import Paths
+from vm_setup.base.comfyui import ADDRESS, Look, Probe
+from vm_setup.base.paths import Paths
+from vm_setup.base.processes import end_of
 
 USER = "comfyui"
 LOG = logging.getLogger("comfyweb")

@@ -4,20 +4,16 @@ import sys
 from collections.abc import Iterable
 from importlib import resources
 
-from vm_setup.setup import files
+from vm_setup.base import files
+from vm_setup.base.paths import Data
+from vm_setup.base.places import COMFYUI_UNIT
 from vm_setup.setup.adoption import Manifest
-from vm_setup.setup.paths import Data
 from vm_setup.setup.system import LOG, System, Trouble
 
 MARK = "# comfyweb"
-DISK, MOUNT, COMFYUI, BLOCK = (
-    "comfyweb-disk.service",
-    "mnt-persist.mount",
-    "comfyui.service",
-    "comfyweb-metadata-block.service",
-)
+DISK, MOUNT, BLOCK = "comfyweb-disk.service", "mnt-persist.mount", "comfyweb-metadata-block.service"
 ANSWERING = "comfyweb-answering.service"
-NGINX, GATE = "comfyweb-nginx.service", "comfyweb-gate.service"
+GATE = "comfyweb-gate.service"
 FIREWALL = "comfyweb-firewall.service"
 CERTIFICATES, CERTIFICATES_TIMER = "comfyweb-certificates.service", "comfyweb-certificates.timer"
 FIRST = (DISK, MOUNT)
@@ -128,7 +124,7 @@ def start_services(system: System, version: str) -> str:
     At boot systemd has started all of it. The note is of the last time that this was done, so that a kill between a
     new unit and its start is made up for. A version whose services come up is from then on the good one.
     """
-    enabled = [name for name in running() if name != COMFYUI]
+    enabled = [name for name in running() if name != COMFYUI_UNIT]
     rules = files.read(system.paths.etc / RULES)
     noted, now = system.paths.state / "services-started", files.digest(version, rules, _written(system, enabled))
     if files.read(noted) == now:
@@ -182,7 +178,7 @@ def tidy(system: System, version: str) -> None:
 
 def comfyui_runs_otherwise(system: System) -> bool:
     """Say once whether ComfyUI's unit is another than that which it was started with, so that it must start again."""
-    noted, now = system.paths.state / "comfyui-started", _written(system, [COMFYUI])
+    noted, now = system.paths.state / "comfyui-started", _written(system, [COMFYUI_UNIT])
     if files.read(noted) == now:
         return False
     files.write(noted, now)

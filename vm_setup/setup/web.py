@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
-from vm_setup.gate.world import USER, World
+from vm_setup.base import files, tls
+from vm_setup.base.paths import Data, Paths
+from vm_setup.base.places import NGINX_UNIT, USER
+from vm_setup.base.places import PORT as KEEPER_PORT
+from vm_setup.base.tls import NONE, Tls
 from vm_setup.host import drain
 from vm_setup.host.gate import Closed
-from vm_setup.keeper.world import PORT as KEEPER_PORT
-from vm_setup.setup import files, layout, tls, units
+from vm_setup.setup import layout, units
 from vm_setup.setup.adoption import Manifest
-from vm_setup.setup.paths import Data
 from vm_setup.setup.steps import GATE, Steps
 from vm_setup.setup.system import LOG, System, Trouble
-from vm_setup.setup.tls import Tls
 
 THEIRS = "nginx.service"
 FOLDER = "comfyweb/nginx"
@@ -56,7 +57,8 @@ class Site:
     tls: Tls = field(default_factory=Tls)
     visitors: str = EVERYBODY
     ipv6: bool = True
-    world: World = field(default_factory=World)
+    paths: Paths = field(default_factory=Paths)
+    comfyui: tuple[str, int] = ("127.0.0.1", 8188)
     user: str = f"www-data {USER}"
     http: str = "80"
     https: str = "443"
@@ -65,28 +67,27 @@ class Site:
     @property
     def run(self) -> Path:
         """What nginx writes: its process id, and the little that it has to put down."""
-        return self.world.paths.root / "run/comfyweb-nginx"
+        return self.paths.root / "run/comfyweb-nginx"
 
     @property
     def pages(self) -> Path:
         """What nginx shows when nobody else answers."""
-        return self.world.paths.etc / FOLDER / "pages"
+        return self.paths.etc / FOLDER / "pages"
 
 
 def render(site: Site) -> str:
     """Return nginx's configuration."""
-    paths = site.world.paths
-    acme = _packed("acme.conf").replace("@WEBROOT@", str(paths.state / "acme"))
+    acme = _packed("acme.conf").replace("@WEBROOT@", str(site.paths.acme))
     servers = _site(site, acme)
-    if site.tls.mode != "none":
+    if site.tls.mode != NONE:
         redirect = _packed("redirect.conf").replace("@ACME@", acme.replace("@OPEN@", "").rstrip("\n"))
         redirect = redirect.replace("@HTTPS_PORT@", "" if site.https == "443" else f":{site.https}")
         servers = _listening(redirect, "PORT", site.http, site) + servers
     filled = {
         "USER": site.user,
         "RUN": str(site.run),
-        "GATE": str(site.world.folder),
-        "COMFYUI": "{}:{}".format(*site.world.comfyui),
+        "GATE": str(site.paths.gate),
+        "COMFYUI": "{}:{}".format(*site.comfyui),
         "KEEPER": f"127.0.0.1:{site.keeper}",
         "DRAIN_SECONDS": str(drain.RETRY_AFTER_SECONDS),
         "VISITORS": site.visitors,
@@ -101,7 +102,7 @@ def render(site: Site) -> str:
 def _site(site: Site, acme: str) -> str:
     text = _packed("site.conf").replace("@PAGES@", str(site.pages))
     tls = hsts = ""
-    if site.tls.mode == "none":
+    if site.tls.mode == NONE:
         text = _listening(text, "LISTEN", site.http, site)
         text = text.replace("@SITE_ACME@", acme.replace("@OPEN@", "auth_request off;\n      "))
     else:
@@ -145,7 +146,7 @@ def write_pages(folder: Path) -> None:
 def ensure(system: System, steps: Steps) -> None:
     """Have nginx in front of everything, and the gate's user. Raises `Trouble`."""
     layout.ensure_service_user(system, USER)
-    changed = units.apply(system, (units.NGINX, units.GATE), Data(volume=system.paths.mount))
+    changed = units.apply(system, (NGINX_UNIT, units.GATE), Data(volume=system.paths.mount))
     if units.GATE in changed:
         system.run("systemctl", "restart", units.GATE)
     _switch_off_theirs(system)
@@ -166,7 +167,7 @@ def _apply(system: System) -> None:
         tls=tls.current(paths),
         visitors=visitors,
         ipv6=(paths.kernel / "proc/net/if_inet6").exists(),
-        world=World(paths=paths),
+        paths=paths,
     )
     text = render(site)
     write_pages(site.pages)
@@ -182,7 +183,7 @@ def _apply(system: System) -> None:
     if not done.ok:
         raise Trouble(f"nginx refuses its new configuration, so what it had stays in force: {done.words}")
     files.write_changed(current, text)
-    loaded = system.run("systemctl", "reload-or-restart", units.NGINX)
+    loaded = system.run("systemctl", "reload-or-restart", NGINX_UNIT)
     if not loaded.ok:
         raise Trouble(f"nginx could not be started: {loaded.words}")
     LOG.info("nginx has a new configuration.")

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+from vm_setup.base.processes import run
 from vm_setup.host.tokens import Jwk, Verify, decode
-from vm_setup.keeper.system import run
 
 _LOG = logging.getLogger(__name__)
 _KEY_BYTES = 32

@@ -35,9 +35,19 @@ class Paths:
         return self.root / "var/lib/comfyweb"
 
     @property
+    def acme(self) -> Path:
+        """The folder that nginx serves to everybody on port 80, below the path of ACME's questions."""
+        return self.state / "acme"
+
+    @property
     def runtime(self) -> Path:
         """What belongs to this boot."""
         return self.root / "run/comfyweb"
+
+    @property
+    def gate(self) -> Path:
+        """What is the gate's own: its sockets, where nginx finds it, and its memory of this boot."""
+        return self.root / "run/comfyweb-gate"
 
     @property
     def units(self) -> Path:

@@ -5,13 +5,14 @@ tells of jobs that began and ended between two looks; ComfyUI copies its whole h
 often. Seen with ComfyUI 0.33.0. How far a running prompt is, our own extension tells.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
 
+from vm_setup.base.asking import Answer, AskError, AskRefusedError, AskTooLongError, Request, ask
 from vm_setup.host.boot import one_line
 from vm_setup.host.messages import Current
 from vm_setup.host.reading import items, json_value, mapping, number, word
-from vm_setup.keeper.asking import Answer, AskError, AskRefusedError, AskTooLongError, Request, ask
-from vm_setup.keeper.seen import Look, Reached
 
 ADDRESS = "http://127.0.0.1:8188"
 PROBE_SECONDS = 2.0
@@ -21,6 +22,36 @@ _JOBS_EVERY = 5
 _WORD_LIMIT = 100
 _CURRENT = "/comfyweb/current"
 _JOBS = "/api/jobs?limit=10"
+
+
+class Reached(str, Enum):
+    """How a look at ComfyUI ended. `REFUSED`: nobody listens, so that what ran there runs no more."""
+
+    ANSWERED = "answered"
+    SILENT = "silent"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One look at ComfyUI, which `began` then. `ended` names the newest jobs that are over; None when not asked.
+
+    `why` it didn't answer is for the log.
+    """
+
+    began: float
+    reached: Reached
+    running: int | None = None
+    pending: int | None = None
+    version: str = ""
+    ended: Sequence[str] | None = None
+    current: Current | None = None
+    why: str = ""
+
+    @property
+    def jobs(self) -> int | None:
+        """Prompts that run or wait; None when that is unknown."""
+        return None if self.running is None or self.pending is None else self.running + self.pending
 
 
 class Probe:

@@ -98,8 +98,13 @@ def read(path: Path) -> str:
 
 
 def read_object(path: Path) -> dict[str, object]:
-    """Return the JSON object that a file holds; an empty one when it holds none."""
-    return mapping(json_value(read(path), limit=_LIMIT)) or {}
+    """Return the JSON object that a file holds; an empty one when it holds none, isn't there or is huge."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_LIMIT + 1)
+    except OSError:
+        return {}
+    return mapping(json_value(raw, limit=_LIMIT)) or {}
 
 
 def write_object(path: Path, value: object, *, durable: bool = True) -> None:

@@ -1,8 +1,12 @@
 """The machine's clocks."""
 
+import logging
 import time
+from pathlib import Path
 
 from vm_setup.host.messages import Now
+
+_LOG = logging.getLogger(__name__)
 
 
 def read_clocks() -> Now:
@@ -13,3 +17,12 @@ def read_clocks() -> Now:
 def slept() -> float:
     """Return for how many seconds since the boot the machine was suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+def boot_id(kernel: Path) -> str:
+    """Return the name of this boot, which no other has."""
+    try:
+        return (kernel / "proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except (OSError, ValueError):
+        _LOG.exception("This boot has no name.")
+        return "unknown"

@@ -9,11 +9,10 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vm_setup.base import files
+from vm_setup.base.paths import Paths
 from vm_setup.host.messages import rfc3339
 from vm_setup.host.reading import number
-from vm_setup.setup import files
-from vm_setup.setup.pair import Dates
-from vm_setup.setup.paths import Paths
 
 NONE, SELF_SIGNED, LETS_ENCRYPT, CLOUDFLARE = "none", "self-signed", "letsencrypt", "cloudflare"
 CHAIN, KEY, ABOUT = "chain.pem", "key.pem", "about.json"
@@ -34,6 +33,14 @@ class Tls:
     trusted: bool = False
     name: str = ""
     until: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dates:
+    """From when until when a certificate is good, in seconds since the epoch."""
+
+    since: float
+    until: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
