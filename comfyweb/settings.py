@@ -52,8 +52,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
 
     auth_password: Annotated[SecretStr, AfterValidator(check.password)] = _setting(
-        "login password, at least 12 characters, or its argon2 hash (in compose files every `$` must be doubled: "
-        "prefer `AUTH_PASSWORD_FILE`)"
+        "login password, at least 12 characters, or its argon2 hash (in `.env` in single quotes, or compose expands "
+        "its `$`: prefer `AUTH_PASSWORD_FILE`)"
     )
     jwt_secret: Annotated[Secrets, AfterValidator(check.signing_secrets)] = _setting(
         "signs sessions, at least 32 bytes without a comma (`openssl rand -hex 32`); several, comma separated, while "

@@ -82,7 +82,7 @@ def guessable(secret: str) -> bool:
 def password(secret: SecretStr) -> SecretStr:
     """Accept a password that can't be guessed, or an argon2 hash."""
     text = secret.get_secret_value()
-    if re.search(r"argon2|m=\d+,t=\d+", text):
+    if re.search(r"argon2|t=\d+,p=\d+", text):
         _argon2_hash(text)
     elif len(text) < _PASSWORD_CHARACTERS:
         raise ValueError(f"is shorter than {_PASSWORD_CHARACTERS} characters; take a longer one")
@@ -100,8 +100,8 @@ def _argon2_hash(text: str) -> None:
     # base64 without padding never has a length of 4n+1
     if not found or not cost or len(found[2]) % 4 == 1 or len(found[3]) % 4 == 1:
         raise ValueError(
-            "looks like an argon2 hash but can't be read as one; in a compose file every $ must be doubled, "
-            "which AUTH_PASSWORD_FILE avoids"
+            "looks like an argon2 hash but can't be read as one; in .env put it in single quotes, or Docker Compose "
+            "expands its $, which AUTH_PASSWORD_FILE avoids"
         )
     passes_ok = 1 <= cost.time_cost <= _ARGON2_MAX_PASSES
     if not passes_ok or not 1 <= cost.parallelism <= cost.memory_cost // 8 <= _ARGON2_MAX_KIB // 8:

@@ -326,7 +326,7 @@ def test_an_argon2_hash_is_a_password() -> None:
     "mangled",
     [
         PASSWORD_HASH.replace("$", "$$"),
-        PASSWORD_HASH.replace("$argon2id", "").replace("$v", ""),
+        re.sub(r"\$[a-zA-Z_]\w*", "", PASSWORD_HASH),  # as compose leaves it
         PASSWORD_HASH[:-2],
         PASSWORD_HASH[:-42],
         PASSWORD_HASH + "!",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from argon2 import PasswordHasher
 from playwright.sync_api import Browser, expect
 
 from tests.container.docker import (
@@ -183,7 +184,9 @@ class Composed:
 def composed(tmp_path: Path) -> Generator[Composed]:
     for name in ("compose.yml", "compose.caddy.yml"):
         shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in PRODUCTION.items()))
+    # A hash in single quotes means the same to either compose.
+    settings = PRODUCTION | {"AUTH_PASSWORD": f"'{PasswordHasher().hash(PASSWORD)}'"}
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     made = Composed(tmp_path, free_ports(1))
     try:
         [up] = [block for block in shell_blocks(ROOT / "docs/container.md") if block.startswith("docker compose up")]
