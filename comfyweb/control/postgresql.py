@@ -33,10 +33,13 @@ _CONNECTING: Final[dict[str, Any]] = {
     "keepalives_interval": 1,
     "keepalives_count": 3,
 }
+# Or each network that was lost leaves connections at the server, by default for two hours.
+_KEEPALIVES = {"tcp_keepalives_idle": 10, "tcp_keepalives_interval": 5, "tcp_keepalives_count": 3}
 # Not as an option of the connection, which a pooler such as PgBouncer refuses or forgets.
 _SETTINGS = (
     f"SET statement_timeout = {STATEMENT_MILLISECONDS}",
     f"SET idle_in_transaction_session_timeout = {STANDING_STILL_MILLISECONDS}",
+    *(f"SET {name} = {value}" for name, value in _KEEPALIVES.items()),
 )
 # A migration takes as long as the database is large. It doesn't wait for others' locks, behind which all would queue.
 MIGRATION_SETTINGS = (

@@ -119,6 +119,16 @@ async def test_a_migration_that_somebody_is_in_the_way_of_gives_up_and_is_whole_
     engine.dispose()
 
 
+async def test_the_server_notices_within_half_a_minute_that_a_network_was_lost(ledger: Ledger, url: str) -> None:
+    engine = PostgreSQL(url).engine
+    with engine.connect() as connection:
+        of_keepalive = "SELECT name, setting::int FROM pg_settings WHERE name LIKE 'tcp_keepalives_%%'"
+        told = {str(name): int(value) for name, value in connection.exec_driver_sql(of_keepalive)}
+    engine.dispose()
+    idle, interval, count = (told[f"tcp_keepalives_{each}"] for each in ("idle", "interval", "count"))
+    assert 0 < idle + interval * count <= 30
+
+
 async def test_a_database_without_an_encoding_holds_text(postgresql: PostgreSQLServer) -> None:
     ledger = Ledger(postgresql.url(encoding="SQL_ASCII"), machine="p/z/m")
     await ledger.open()
