@@ -138,8 +138,7 @@ class Stack:
 
     def compose(self, *arguments: str) -> str:
         """Say it to compose."""
-        files = [word for name in FILES for word in ("-f", name)]
-        command = [*COMPOSE, *files, *arguments]
+        command = [*COMPOSE, *arguments]  # which files is in .env
         return subprocess.run(
             command, cwd=self.folder, env=self.environ, capture_output=True, text=True, check=True
         ).stdout
@@ -169,14 +168,18 @@ class Server:
     @contextmanager
     def killed(self) -> Generator[None]:
         docker("kill", self.id)
-        yield
-        docker("start", self.id)
+        try:
+            yield
+        finally:
+            docker("start", self.id)
 
     @contextmanager
     def paused(self) -> Generator[None]:
         docker("pause", self.id)
-        yield
-        docker("unpause", self.id)
+        try:
+            yield
+        finally:
+            docker("unpause", self.id)
 
     @contextmanager
     def cut_off(self) -> Generator[None]:
@@ -191,8 +194,10 @@ def cut_off(container: str, *, alias: str) -> Generator[None]:
         "inspect", "--format", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}", container
     )
     docker("network", "disconnect", network, container)
-    yield
-    docker("network", "connect", f"--alias={alias}", network, container)
+    try:
+        yield
+    finally:
+        docker("network", "connect", f"--alias={alias}", network, container)
 
 
 def typed(which: str, folder: Path, environ: dict[str, str]) -> None:
@@ -214,6 +219,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
     (folder / "compose.cloud.yml").write_text(CLOUD.format(port=made.cloud))
     (folder / "bridge.py").write_text(BRIDGE)
     settings = PRODUCTION | {"METRICS_TOKEN": TOKEN, "PUBLIC_URL": f"http://localhost:{made.port}"}
+    settings["COMPOSE_FILE"] = ":".join(FILES)
     (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     try:
         typed("--scale", folder, made.environ)
@@ -333,6 +339,7 @@ def test_without_postgresql_nobody_acts_and_both_say_so(
     stack: Stack, two: tuple[Member, Member], hurt: Callable[[Server], AbstractContextManager[None]]
 ) -> None:
     login = two[0].log_in()
+    assert two[1].lets_in(login)
     before = stack.calls()
     with hurt(stack.server("postgresql")):
         for member in two:
