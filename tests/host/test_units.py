@@ -65,7 +65,7 @@ def test_comfyui_is_started_again_later_each_time_until_one_start_has_held(
 ) -> None:
     began, done = 5_000_000, tmp_path / "done"
     ended = began + ran_seconds * 1_000_000
-    shown = f"NRestarts={restarts}\nExecMainStartTimestampMonotonic={began}\nExecMainExitTimestampMonotonic={ended}"
+    shown = f"NRestarts={restarts}\nActiveEnterTimestampMonotonic={began}\nActiveExitTimestampMonotonic={ended}"
     for name, script in {
         "systemctl": f'if [ "$1" = show ]; then echo "{shown}"; else echo "$*" >> {done}; fi',
         "sleep": f'echo "$*" >> {done}',

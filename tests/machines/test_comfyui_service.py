@@ -40,6 +40,25 @@ def test_killed_it_is_started_again(standing: Host) -> None:
     host.machine.until(lambda: host.process(UNIT) not in (0, before) and host.answers(), "another process")
 
 
+def test_its_pauses_grow_until_one_start_has_held(standing: Host) -> None:
+    machine, unit = standing.machine, f"/etc/systemd/system/{UNIT}"
+
+    def ends(starts: int) -> None:
+        before = standing.process(UNIT)
+        standing.kill(UNIT)
+        machine.until(lambda: standing.process(UNIT) not in (0, before) and standing.answers(), "another process")
+        assert machine.sh(f"systemctl show --property=NRestarts --value {UNIT}") == str(starts)
+
+    machine.sh(f"sed -i 's/ 600000000 / 900000000000 /' {unit}; systemctl daemon-reload; systemctl restart {UNIT}")
+    machine.until(standing.answers, "ComfyUI")
+    ends(1)
+    ends(2)
+    machine.sh(f"sed -i 's/ 900000000000 / 1 /' {unit}; systemctl daemon-reload")
+    ends(0)
+    machine.sh(f"sed -i 's/ 1 / 600000000 /' {unit}; systemctl daemon-reload")
+    assert " 600000000 " in machine.sh(f"cat {unit}")
+
+
 def test_it_is_not_root_listens_on_loopback_and_cannot_reach_the_metadata_server(standing: Host) -> None:
     machine = standing.machine
     assert machine.sh(f"ps -o user= -p {standing.process(UNIT)}").strip() == "comfyui"
