@@ -119,6 +119,17 @@ def test_a_full_disk_is_told_and_comfyui_is_there_all_the_same(host: Host) -> No
     host.machine.sh("test -s /mnt/persist/comfyui/base/models/mine.safetensors")
 
 
+def test_a_disk_that_turns_read_only_under_comfyui_is_told_until_it_can_be_written_again(standing: Host) -> None:
+    def told() -> bool:
+        return any("can only be read" in warning for warning in standing.warnings())
+
+    standing.machine.sh("mount -o remount,ro /mnt/persist")  # as ext4 does by itself after an error
+    standing.machine.until(told, "words about it")
+    assert standing.answers()
+    standing.machine.sh("mount -o remount,rw /mnt/persist")
+    standing.machine.until(lambda: not told(), "silence")
+
+
 def test_what_the_user_mounts_there_himself_serves_from_the_second_boot_on(host: Host) -> None:
     machine = host.machine
     host.boot()

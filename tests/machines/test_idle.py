@@ -84,6 +84,10 @@ def with_a_keeper_and_a_comfyui_that_hang(host: Host) -> None:
     host.kill(COMFYUI, "STOP")
 
 
+def with_a_comfyui_that_hangs(host: Host) -> None:
+    host.kill(COMFYUI, "STOP")
+
+
 SPOILT = (
     with_a_keeper_and_a_comfyui_that_hang,
     without_a_keeper,
@@ -107,14 +111,15 @@ def slow(first_boot: FirstBoot) -> Iterator[Slow]:
 
     def spoilt(machine: Machine, spoil: Callable[[Host], None]) -> Host:
         put_disks(first_boot.disks, equip(machine))
-        machine.metadata(comfyweb_idle_minutes="0.4")
+        machine.metadata(comfyweb_idle_minutes="60" if spoil is with_a_comfyui_that_hangs else "0.4")
         host = Host(machine).boot()
         spoil(host)
         return host
 
     with ExitStack() as machines, ThreadPoolExecutor() as beside:
-        new = [machines.enter_context(Machine()) for _ in SPOILT]
-        hosts = dict(zip(SPOILT, beside.map(spoilt, new, SPOILT), strict=True))
+        ways = (*SPOILT, with_a_comfyui_that_hangs)
+        new = [machines.enter_context(Machine()) for _ in ways]
+        hosts = dict(zip(ways, beside.map(spoilt, new, ways), strict=True))
         yield Slow(hosts=hosts, until=time.monotonic() + SLOW_SECONDS)
 
 
@@ -178,3 +183,9 @@ def test_a_command_that_nobody_signed_changes_nothing(new_host: NewHost) -> None
 @pytest.mark.parametrize("spoilt", SPOILT)
 def test_it_ends_all_the_same(slow: Slow, spoilt: Callable[[Host], None]) -> None:
     slow.hosts[spoilt].machine.wait_off(max(0.0, slow.until - time.monotonic()))
+
+
+def test_a_comfyui_that_hangs_is_started_again(slow: Slow) -> None:
+    host = slow.hosts[with_a_comfyui_that_hangs]
+    host.machine.until(host.answers, "another ComfyUI", within=max(0.0, slow.until - time.monotonic()), every=1)
+    assert any("ran but didn't answer, so it was restarted" in words for words in host.warnings())
