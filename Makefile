@@ -40,7 +40,7 @@ dev: $(VENV)/build-tools ## The same, reloading when the source changes
 build: .web/built ## Build the page (python -m comfyweb then serves it)
 
 test: $(VENV)/dev .web/built ## All tests but the image's; names those that this machine can't run
-	@$(PYTEST) -rs -n 2 --dist loadgroup --ignore tests/machines --ignore tests/container -m "not browser"
+	@$(PYTEST) -rs -n 2 --dist worksteal --ignore tests/machines --ignore tests/container -m "not browser"
 	@$(PYTEST) -rs --ignore tests/machines --ignore tests/container --ignore tests/ui/test_renewal.py -m browser
 	@$(PYTEST) -rs tests/ui/test_renewal.py # serves the app once more, which one process can't
 	@$(MACHINES)

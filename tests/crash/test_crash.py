@@ -12,8 +12,7 @@ from tests.crash.points import THE_LOOP_AND_THE_LEDGER, Moment, lines_of
 from tests.crash.stories import STORIES
 from tests.crash.trials import Trials, Watched, differences, places, plan, what_is_left
 
-# One process has them all, and begins with them: they share what they plan by, and take longest.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("crash")]
+pytestmark = pytest.mark.slow
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs/testing.md"
 AT_ONCE = 2

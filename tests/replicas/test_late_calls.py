@@ -27,7 +27,7 @@ from tests.cloudbox import CloudBox, still_cloud
 from tests.control.driving import PLACE, POLICY, ScriptedHost
 from tests.replicas.servers import PostgreSQLServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("replicas")]
+pytestmark = pytest.mark.slow
 MACHINE = "demo-project/us-central1-a/comfyui-gpu"
 
 

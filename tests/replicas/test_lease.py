@@ -11,7 +11,7 @@ from comfyweb.control.ledger import Ledger
 from comfyweb.machine.model import StopMode, Verb, Wanted
 from tests.replicas.servers import PostgreSQLServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("replicas")]
+pytestmark = pytest.mark.slow
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 TERM_SECONDS = TERM.total_seconds()
 

@@ -43,7 +43,7 @@ __all__ = [
     "test_the_usual_start_is_the_median_of_the_last_ones",
 ]
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("replicas")]
+pytestmark = pytest.mark.slow
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 
 

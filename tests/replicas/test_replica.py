@@ -19,7 +19,7 @@ from comfyweb.machine.snapshot import nothing_seen_yet
 from tests.control.driving import PLACE, POLICY
 from tests.replicas.servers import PostgreSQLServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("replicas")]
+pytestmark = pytest.mark.slow
 
 
 class Ending:

@@ -16,7 +16,6 @@ from tests.replicas.town import App, Town, town, until
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("replicas"),
     pytest.mark.skipif(not (ROOT / ".web/build/client/index.html").exists(), reason="the page is not built"),
 ]
 
