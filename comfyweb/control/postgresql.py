@@ -63,8 +63,13 @@ def refusal(error: Exception) -> str:
     """Return why the database could not be used: in words where a server let nobody in, else the kind of the error."""
     if isinstance(error, TimeoutError):
         return "the server does not answer"
-    said = str(error) if isinstance(error, DBAPIError) and error.statement is None else ""
-    return next((words for mark, words in _REFUSALS.items() if mark in said), type(error).__name__)
+    if isinstance(error, DBAPIError):
+        said = str(error.orig)
+        if "statement timeout" in said:
+            return "something else keeps the database busy"
+        if error.statement is None:
+            return next((words for mark, words in _REFUSALS.items() if mark in said), type(error).__name__)
+    return type(error).__name__
 
 
 class PostgreSQL:

@@ -222,6 +222,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
     settings["COMPOSE_FILE"] = ":".join(FILES)
     (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     try:
+        typed(">> .env", folder, made.environ)
         typed("--scale", folder, made.environ)
         yield made
     finally:
@@ -389,6 +390,18 @@ def test_a_backup_that_was_made_in_use_brings_everything_back(stack: Stack, two:
     for member in two:
         member.log_in_anew()
         assert member.shows("ready")["run"], "the machine is seen as it is"
+
+
+def test_an_older_database_is_brought_up_to_date_by_both_at_once(stack: Stack, two: tuple[Member, Member]) -> None:
+    login = two[0].log_in()
+    stack.compose("stop", "comfyweb")
+    older = "DROP TABLE lease; UPDATE alembic_version SET version_num = '0001'"
+    docker("exec", stack.server("postgresql").id, "psql", "--username=comfyweb", f"--command={older}", "comfyweb")
+    typed("--scale", stack.folder, stack.environ)
+    for member in two:
+        member.serves()
+        assert member.lets_in(login)
+    until(lambda: [member.leads for member in two].count(True) == 1)
 
 
 def test_redis_without_postgresql_is_refused_and_why_is_said() -> None:

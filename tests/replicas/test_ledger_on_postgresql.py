@@ -14,7 +14,7 @@ from sqlmodel import SQLModel
 
 from comfyweb.control.database import LedgerError
 from comfyweb.control.ledger import Ledger
-from comfyweb.control.postgresql import PATIENCE_SECONDS, PostgreSQL
+from comfyweb.control.postgresql import MIGRATION_SETTINGS, PATIENCE_SECONDS, PostgreSQL
 from comfyweb.control.storage import examine
 from comfyweb.machine.model import StopMode, Wanted
 from tests.control.test_ledger import (
@@ -127,6 +127,20 @@ async def test_the_server_notices_within_half_a_minute_that_a_network_was_lost(l
     engine.dispose()
     idle, interval, count = (told[f"tcp_keepalives_{each}"] for each in ("idle", "interval", "count"))
     assert 0 < idle + interval * count <= 30
+
+
+async def test_during_anothers_migration_it_is_said_that_the_database_is_busy(ledger: Ledger, url: str) -> None:
+    engine = PostgreSQL(url).engine
+    other = Ledger(url, machine="p/z/m")
+    with engine.begin() as connection:
+        for setting in MIGRATION_SETTINGS:
+            connection.exec_driver_sql(setting)
+        with pytest.raises(LedgerError, match="something else keeps the database busy"):
+            await other.open()
+        assert "something else keeps the database busy" in await asyncio.to_thread(lambda: examine(url).trouble)
+    await other.open()
+    await other.close()
+    engine.dispose()
 
 
 async def test_a_database_without_an_encoding_holds_text(postgresql: PostgreSQLServer) -> None:
