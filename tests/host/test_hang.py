@@ -41,6 +41,12 @@ def test_a_new_process_is_given_long_to_start() -> None:
     assert restarts(hang, 100 + STARTING_SECONDS)
 
 
+def test_an_answer_from_before_its_process_was_seen_counts() -> None:
+    """systemd is asked for the process every ten seconds, ComfyUI every two."""
+    hang = silent(answering(process=None), since=100)
+    assert restarts(hang, 100 + SILENT_SECONDS)
+
+
 def test_with_jobs_in_its_queue_it_is_given_longer() -> None:
     hang = silent(answering(), since=100)
     assert not restarts(hang, 100 + SILENT_WITH_JOBS_SECONDS - 1, jobs=True)

@@ -33,7 +33,9 @@ class Hang:
 
     def see(self, process: int | None, *, answers: bool, card_percent: float | None, now: float) -> "Hang":
         """Look at it once more. `card_percent` is how busy the graphics card is; None when that can't be read."""
-        known = self if process == self.process else replace(self, process=process, answered=False, silent_since=None)
+        known = replace(self, process=process)
+        if process != self.process and self.process is not None:  # before it was known it may have answered already
+            known = replace(known, answered=False, silent_since=None)
         worked = now if card_percent is not None and card_percent >= WORKING_PERCENT else known.worked
         if answers or process is None:
             return replace(known, answered=answers, silent_since=None, worked=worked)
