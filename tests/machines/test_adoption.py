@@ -63,6 +63,7 @@ def listening(machine: Machine) -> list[str]:
 
 def test_an_old_machine_is_adopted_and_handed_back_with_everything_as_it_was(old: Machine) -> None:
     before = old.sh(f"cat {KEPT}; stat -c '%n %u:%g' {OLD} {OLD}/{MODEL} {OLD}/user/default/workflows/w.json")
+    old.until(lambda: old.sh("supervisorctl pid 2>&1", check=False).isdigit(), "supervisor")
     old.sh("supervisorctl reread; supervisorctl update")
     old.until(lambda: serves_the_old_one(old), "the old ComfyUI")
     host = Host(equip(old))

@@ -141,6 +141,6 @@ def test_what_the_user_mounts_there_himself_serves_from_the_second_boot_on(host:
         machine.start()
         host.wait_ready(FIRST_BOOT_SECONDS)
         machine.wait_booted()
-        assert host.step("disk")["state"] == "done"
+        machine.until(lambda: host.step("disk").get("state") == "done", "the disk's step")
     assert "/srv/mine" in machine.sh("findmnt --noheadings --output SOURCE /mnt/persist")
     machine.sh("test -d /srv/mine/comfyui/base/models; tail -1 /etc/fstab | grep ^/srv/mine")
