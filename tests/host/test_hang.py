@@ -43,8 +43,23 @@ def test_a_new_process_is_given_long_to_start() -> None:
 
 def test_an_answer_from_before_its_process_was_seen_counts() -> None:
     """systemd is asked for the process every ten seconds, ComfyUI every two."""
-    hang = silent(answering(process=None), since=100)
+    hang = answering(process=None).see(None, answers=False, card_percent=0, now=95)
+    hang = silent(hang, since=100)
+    assert not restarts(hang, 100 + SILENT_SECONDS - 1)
     assert restarts(hang, 100 + SILENT_SECONDS)
+
+
+def test_one_that_listens_no_more_and_does_not_end_hangs_too() -> None:
+    hang = answering().see(7, answers=False, gone=True, card_percent=0, now=100)
+    for moment in range(101, 280):
+        hang = hang.see(7, answers=False, gone=True, card_percent=0, now=moment)
+    assert restarts(hang, 100 + SILENT_SECONDS)
+
+
+def test_an_answer_of_one_that_has_ended_does_not() -> None:
+    hang = answering(process=None).see(None, answers=False, gone=True, card_percent=0, now=95)
+    hang = silent(hang, since=100)
+    assert not restarts(hang, 100 + STARTING_SECONDS - 1)
 
 
 def test_with_jobs_in_its_queue_it_is_given_longer() -> None:

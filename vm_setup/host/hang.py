@@ -21,8 +21,8 @@ WORKED_LATELY_SECONDS = 60.0
 class Hang:
     """What is known of a process that should answer. Each method returns what is known afterwards.
 
-    `process` is its id, None while it doesn't run; `answered` whether it ever did; `silent_since` since when it hasn't;
-    `worked` when the graphics card was last seen at work; `restarted` when we last restarted it.
+    `process` is its id, as far as it was ever known; `answered` whether it ever did; `silent_since` since when it
+    hasn't; `worked` when the graphics card was last seen at work; `restarted` when we last restarted it.
     """
 
     process: int | None = None
@@ -31,14 +31,21 @@ class Hang:
     worked: float | None = None
     restarted: float | None = None
 
-    def see(self, process: int | None, *, answers: bool, card_percent: float | None, now: float) -> "Hang":
-        """Look at it once more. `card_percent` is how busy the graphics card is; None when that can't be read."""
-        known = replace(self, process=process)
-        if process != self.process and self.process is not None:  # before it was known it may have answered already
+    def see(
+        self, process: int | None, *, answers: bool, card_percent: float | None, now: float, gone: bool = False
+    ) -> "Hang":
+        """Look at it once more. `card_percent` is how busy the graphics card is; None when that can't be read.
+
+        `process`: None while it doesn't run, or nobody can say. systemd is asked for it less often than it is itself,
+        so that it may have answered before. `gone`: nobody listens where it should.
+        """
+        known = replace(self, process=process or self.process)
+        if None not in {process, self.process} and process != self.process:
             known = replace(known, answered=False, silent_since=None)
         worked = now if card_percent is not None and card_percent >= WORKING_PERCENT else known.worked
         if answers or process is None:
-            return replace(known, answered=answers, silent_since=None, worked=worked)
+            answered = answers or (known.answered and not gone)
+            return replace(known, answered=answered, silent_since=None, worked=worked)
         silent_since = now if known.silent_since is None else known.silent_since
         return replace(known, silent_since=silent_since, worked=worked)
 

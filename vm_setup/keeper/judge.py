@@ -208,6 +208,7 @@ class Judge:
         self._hang = self._hang.see(
             seen.process,
             answers=seen.look.reached is Reached.ANSWERED,
+            gone=seen.look.reached is Reached.REFUSED,
             card_percent=seen.card.percent if seen.card else None,
             now=now.boot,
         )
