@@ -15,7 +15,8 @@ from tempfile import TemporaryDirectory
 
 from bench.rows import Row, quantile
 from bench.site import end, start
-from tests.demo.standin_machine import APP, AUDIENCE, App, Clocks, free_port
+from tests.demo.standin_machine import APP, AUDIENCE, App, Clocks
+from tests.launching import free_ports
 from vm_setup.base import files
 from vm_setup.base.clocks import read_clocks
 from vm_setup.base.paths import Paths
@@ -78,7 +79,7 @@ async def _paced(port: int, cookie: str) -> list[float]:
 @contextmanager
 def _front(nginx: str, root: Path) -> Generator[tuple[dict[str, int], str]]:
     """Run a ComfyUI, the gate, and nginx twice; yield the two ports and a cookie."""
-    comfyui, ports = free_port(), {"bare": free_port(), "gated": free_port()}
+    comfyui, ports = free_ports(), {"bare": free_ports(), "gated": free_ports()}
     world = World(paths=Paths(root=root), comfyui=("127.0.0.1", comfyui))
     app = App(Clocks(), APP)  # pyright: ignore[reportArgumentType] - it only reads the time
     world.paths.gate.mkdir(parents=True)

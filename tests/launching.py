@@ -1,5 +1,7 @@
 """Programs of ours as processes of their own: what they print, what they start, and that nothing of them is left."""
 
+import contextlib
+import itertools
 import os
 import random
 import signal
@@ -8,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +20,7 @@ from comfyweb.settings import OLD, SECRETS, variables
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 60.0
+WORKERS, FIRST_PORT, PORTS_OF_EACH = 8, 10_000, 2500
 REQUIRED = {
     "AUTH_PASSWORD": "a quiet river at dawn",
     "JWT_SECRET": "f8b1c2d3e4a5968778695a4b3c2d1e0f",
@@ -32,17 +35,35 @@ def surroundings(more: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "COMFYWEB_ENV_FILE": "", "PYTHONPATH": str(ROOT), **more}
 
 
-def free_ports(count: int = 3) -> int:
-    """Return the first of so many neighbouring ports on which nobody listens."""
+def _ports() -> Iterator[int]:
+    """Yield this process's own ports, again and again.
+
+    Linux takes what connects from 32768 on, so a port from there can be gone before a program listens on it. Below, a
+    worker of pytest-xdist (`gw0`, `gw1`, ...) has a range to itself; where it begins is left to chance, because of
+    other runs.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+    ours = range(FIRST_PORT + worker * PORTS_OF_EACH, FIRST_PORT + (worker + 1) * PORTS_OF_EACH)
+    at = random.randrange(PORTS_OF_EACH)  # noqa: S311 - see above
+    return itertools.cycle([*ours[at:], *ours[:at]])
+
+
+_PORTS = _ports()
+
+
+def free_ports(count: int = 1) -> int:
+    """Return the first of so many neighbouring ports on which nobody listens, and which nobody was given lately."""
     while True:
-        first = random.randint(20000, 30000)  # noqa: S311 - to stay out of other tests' way
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
+        some = list(itertools.islice(_PORTS, count))
+        if some == list(range(some[0], some[0] + count)) and all(map(_is_free, some)):
+            return some[0]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind(("", port))
+        return True
+    return False
 
 
 class Program:

@@ -44,7 +44,7 @@ def test_a_port_in_use_is_told_in_one_line() -> None:
 
 @built
 def test_sigterm_ends_it_although_somebody_is_connected(tmp_path: Path) -> None:
-    port = free_ports(1)
+    port = free_ports()
     environ = REQUIRED | {
         "PORT": str(port),
         "DATABASE_URL": f"sqlite:///{tmp_path / 'c.db'}",
@@ -64,7 +64,7 @@ def test_sigterm_ends_it_although_somebody_is_connected(tmp_path: Path) -> None:
 @built
 @linux
 def test_a_worker_whose_supervisor_was_killed_ends_before_the_next_one_serves(tmp_path: Path) -> None:
-    port = free_ports(1)
+    port = free_ports()
     environ = REQUIRED | {
         "PORT": str(port),
         "DATABASE_URL": f"sqlite:///{tmp_path / 'c.db'}",
@@ -87,7 +87,7 @@ def test_a_worker_whose_supervisor_was_killed_ends_before_the_next_one_serves(tm
 @built
 @linux
 def test_the_demo_runs_survives_and_ends_whole() -> None:
-    port = free_ports()
+    port = free_ports(3)
     url = f"http://localhost:{port}"
     with Program("-m", "comfyweb.demo.launch", "--fast", environ={"PORT": str(port)}) as demo:
         assert f"http://localhost:{port + 1}" in demo.says("its cloud")
@@ -120,7 +120,7 @@ def test_the_demo_runs_survives_and_ends_whole() -> None:
 @linux
 @built
 def test_nobody_outlives_a_demo_that_was_killed() -> None:
-    port = free_ports()
+    port = free_ports(3)
     with Program("-m", "comfyweb.demo.launch", "--fast", environ={"PORT": str(port)}) as demo:
         demo.says("password")
         demo.signal(signal.SIGKILL)
@@ -147,7 +147,7 @@ def test_the_demo_wants_a_port_that_is_one(port: str) -> None:
 
 
 def test_a_password_that_is_too_short_ends_the_demo_with_the_settings_own_words() -> None:
-    environ = {"PORT": str(free_ports()), "AUTH_PASSWORD": "hunter2"}
+    environ = {"PORT": str(free_ports(3)), "AUTH_PASSWORD": "hunter2"}
     with Program("-m", "comfyweb.demo.launch", "--fast", environ=environ) as demo:
         assert demo.ended() == 2
         assert any(line.startswith("AUTH_PASSWORD is shorter than 12") for line in demo.lines)

@@ -54,7 +54,7 @@ class Demo:
 
 @pytest.fixture(scope="module")
 def demo() -> Generator[Demo]:
-    port = free_ports()
+    port = free_ports(3)
     environ = {"PORT": str(port), "AUTH_PASSWORD": REQUIRED["AUTH_PASSWORD"]}
     with Program("-m", "comfyweb.demo.launch", "--fast", environ=environ) as program:
         program.says("Ctrl-C")

@@ -1,7 +1,6 @@
 """What the tests of the API share: the API over real sessions, with a machine that does as the test says."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from comfyweb.machine.snapshot import Place, Snapshot, nothing_seen_yet
 from comfyweb.settings import load
 from comfyweb.ui.headers import SecurityHeaders
 from tests.access.conftest import PASSWORD, SECRET, Bench
+from tests.launching import free_ports
 
 if TYPE_CHECKING:
     from comfyweb.control.controller import Controller
@@ -133,9 +133,7 @@ async def caller(world: World, stranger: httpx.AsyncClient) -> httpx.AsyncClient
 @pytest.fixture
 async def served(world: World) -> AsyncIterator[str]:
     """The API behind the headers and the server of production, in this process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_ports()
     site = SecurityHeaders(create_api(), services.settings, ())
     server = Server(site, address="127.0.0.1", port=port, interface=Interfaces.ASGI, log_enabled=False)
     running = asyncio.create_task(server.serve())

@@ -116,7 +116,7 @@ class Container:
 @contextmanager
 def emulated() -> Generator[tuple[Container, int]]:
     """Run the emulated Compute Engine. Port 3000 of its network is for an app beside it, published at another."""
-    port = free_ports(1)
+    port = free_ports()
     with Container(published(port, inside=3000), command=("python", "-m", "comfyweb.demo", "--fast")) as container:
         yield container, port
 

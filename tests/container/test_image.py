@@ -74,7 +74,7 @@ def test_the_page_works_over_https_at_a_port_of_its_own(
     chromium: Browser, cloud: tuple[Container, int], tmp_path: Path
 ) -> None:
     beside, port = cloud
-    public = free_ports(1)
+    public = free_ports()
     site = f"https://localhost:{public}"
     with app(beside, PUBLIC_URL=site) as container, Forward(public, port, certificate(tmp_path)):
         container.answers(f"http://localhost:{port}/readyz")
@@ -187,7 +187,7 @@ def composed(tmp_path: Path) -> Generator[Composed]:
     # A hash in single quotes means the same to either compose.
     settings = PRODUCTION | {"AUTH_PASSWORD": f"'{PasswordHasher().hash(PASSWORD)}'"}
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-    made = Composed(tmp_path, free_ports(1))
+    made = Composed(tmp_path, free_ports())
     try:
         [up] = [block for block in shell_blocks(ROOT / "docs/container.md") if block.startswith("docker compose up")]
         made.type(up)

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import hashlib
 import json
-import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
@@ -23,18 +22,12 @@ from wsproto.events import CloseConnection, TextMessage
 
 from comfyweb.demo.comfyui_tunnel import WebSocketClient
 from comfyweb.demo.standin import StandIn
+from tests.launching import free_ports
 from vm_setup.host.messages import Now
 
 APP = "http://localhost:3000"
 AUDIENCE = "host:demo-project/us-central1-a/comfyui-gpu"
 SESSION = "session-1"
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def part(value: object) -> str:
@@ -243,7 +236,7 @@ async def machine(
     app = App(clocks, origin)
     known = {"comfyweb-app-origin": origin, "comfyweb-keys": app.jwks}
     metadata = MetadataServer(known | {name.replace("_", "-"): value for name, value in attributes.items()})
-    port, metadata_port = free_port(), free_port()
+    port, metadata_port = free_ports(), free_ports()
     powered_off: list[float] = []
     standin = StandIn(
         port=port,

@@ -17,21 +17,10 @@ import httpx
 import pytest
 
 from tests.demo.test_identity import key_file, signed
+from tests.launching import free_ports
 
 INSTANCE = "compute/v1/projects/demo-project/zones/us-central1-a/instances/comfyui-gpu"
 pytestmark = pytest.mark.slow
-
-
-def two_free_ports() -> int:
-    """A free port whose neighbour is free too."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as first, socket.socket() as second:
-            port: int = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
 
 
 def program(port: int, *more: str) -> "subprocess.Popen[str]":
@@ -42,7 +31,7 @@ def program(port: int, *more: str) -> "subprocess.Popen[str]":
 
 @contextmanager
 def running(*more: str) -> Generator[tuple[int, "subprocess.Popen[str]"]]:
-    port = two_free_ports()
+    port = free_ports(2)
     process = program(port, *more)
     try:
         assert until(lambda: answers(port))
@@ -85,7 +74,7 @@ def test_it_boots_a_comfyui_on_the_next_port_and_ends_cleanly(number: signal.Sig
 
 @pytest.mark.parametrize("offset", [0, 1])
 def test_a_port_in_use_is_one_clear_line_and_exit_code_1(offset: int) -> None:
-    port = two_free_ports()
+    port = free_ports(2)
     with socket.create_server(("127.0.0.1", port + offset)):
         process = program(port)
         said, complained = process.communicate(timeout=30)
@@ -113,7 +102,7 @@ def test_a_port_that_cannot_be_is_refused(port: str) -> None:
     ],
 )
 def test_what_it_cannot_be_made_of_is_one_clear_line_and_exit_code_1(arguments: list[str], words: str) -> None:
-    command = [sys.executable, "-m", "comfyweb.demo", "--port", str(two_free_ports()), *arguments]
+    command = [sys.executable, "-m", "comfyweb.demo", "--port", str(free_ports(2)), *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
     assert words in ended.stderr

@@ -11,7 +11,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from tests.conftest import CHROMIUM
-from tests.demo.standin_machine import Machine, free_port, machine, serving, until
+from tests.demo.standin_machine import Machine, machine, serving, until
+from tests.launching import free_ports
 
 pytestmark = pytest.mark.browser
 _FRAME = """<!doctype html><title>app</title><script>
@@ -21,7 +22,7 @@ window.heard = []; addEventListener("message", (event) => heard.push({origin: ev
 
 @pytest.fixture
 async def framed() -> AsyncGenerator[tuple[Machine, Page]]:
-    port, address = free_port(), ""
+    port, address = free_ports(), ""
 
     async def page(_: Request) -> Response:
         return HTMLResponse(_FRAME.replace("{src}", address))

@@ -15,7 +15,8 @@ from starlette.websockets import WebSocket
 from wsproto.events import TextMessage
 
 from comfyweb.demo.comfyui_tunnel import WebSocketClient
-from tests.demo.standin_machine import Machine, free_port, machine, serving, until
+from tests.demo.standin_machine import Machine, machine, serving, until
+from tests.launching import free_ports
 
 
 class Behind:
@@ -68,7 +69,7 @@ class Behind:
 
 @asynccontextmanager
 async def real() -> AsyncGenerator[tuple[Machine, Behind]]:
-    behind, port = Behind(), free_port()
+    behind, port = Behind(), free_ports()
     async with serving(behind.app, port), machine(comfyui_url=f"http://127.0.0.1:{port}") as made:
         yield made, behind
 
@@ -148,7 +149,7 @@ async def is_running(made: Machine) -> bool:
 
 
 async def test_one_that_dies_says_so_and_keeps_nothing_on() -> None:
-    behind, port = Behind(), free_port()
+    behind, port = Behind(), free_ports()
     async with machine(comfyui_url=f"http://127.0.0.1:{port}", power=False) as made:
         async with serving(behind.app, port):
             await made.standin.power_on("boot-1")

@@ -24,9 +24,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from comfyweb.demo.comfyui_tunnel import WebSocketClient
-from tests.demo.standin_machine import Ear, free_port, until
+from tests.demo.standin_machine import Ear, until
 from tests.gate.comfyui import ComfyUI
 from tests.gate.gating import Gating, gating
+from tests.launching import free_ports
 from vm_setup.base.signatures import verifier
 from vm_setup.base.tls import Tls
 from vm_setup.host import tokens
@@ -202,8 +203,8 @@ async def front(folder: Path, **changes: Any) -> AsyncGenerator[Front]:
             paths=gate.world.paths,
             comfyui=gate.world.comfyui,
             user="root" if os.geteuid() == 0 else "nobody",
-            http=str(free_port()),
-            https=str(free_port()),
+            http=str(free_ports()),
+            https=str(free_ports()),
             keeper=server.port,
             ipv6=False,
         )

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.demo.standin_machine import APP, App, free_port
+from tests.demo.standin_machine import APP, App
 from tests.host import surroundings
 from tests.host.surroundings import Clocks, Peer, Programs, until
+from tests.launching import free_ports
 from vm_setup.base.paths import Paths
 from vm_setup.keeper.daemon import Keeper
 from vm_setup.keeper.world import World
@@ -32,7 +33,7 @@ class Keeping:
     clocks: Clocks = field(default_factory=Clocks)
     slept: float = 0.0
     look_every: float = 0.02
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=free_ports)
     app: App = field(init=False)
     _keeper: Keeper | None = None
     _thread: threading.Thread | None = None

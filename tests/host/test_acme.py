@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.machine import Machine
+from tests.launching import free_ports
 from tests.pebble import NONCES_REFUSED_PERCENT, Pebble
 from vm_setup.base import tls
 from vm_setup.setup import acme, certificates, pair
@@ -30,11 +31,6 @@ pytestmark = pytest.mark.slow
 HERE = "127.0.0.1"
 NAME, ELSEWHERE, NOWHERE = "comfy.example.com", "elsewhere.example.com", "comfy.example.org"
 NEEDED = ("certbot", "pebble", "dnsmasq", "openssl")
-
-
-def free_port() -> int:
-    with socket.create_server((HERE, 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Trusting(Commands):
@@ -107,12 +103,12 @@ def internet(tmp_path: Path) -> Iterator[Internet]:
     webroot = machine.paths.acme
     webroot.mkdir(parents=True)
     web = http.server.ThreadingHTTPServer((HERE, 0), partial(Quiet, directory=str(webroot)))
-    names = free_port()
+    names = free_ports()
     pebble = Pebble(
         folder=tmp_path / "pebble",
         name="localhost",
         address="localhost",
-        port=free_port(),
+        port=free_ports(),
         http=web.server_port,
         dns=f"{HERE}:{names}",
         nonces_refused_percent=NONCES_REFUSED_PERCENT,
@@ -151,14 +147,14 @@ def test_a_refusal_is_in_the_authoritys_own_words(internet: Internet, name: str,
 
 
 def test_an_authority_that_is_down_is_said(internet: Internet) -> None:
-    internet.pebble = replace(internet.pebble, port=free_port())
+    internet.pebble = replace(internet.pebble, port=free_ports())
     with pytest.raises(Trouble, match=r"(?i)connection refused"):
         internet.ask()
 
 
 def test_an_authority_that_has_lost_the_account_gives_one_the_next_time(internet: Internet) -> None:
     internet.ask()
-    lost = replace(internet.pebble, port=free_port()).furnish()
+    lost = replace(internet.pebble, port=free_ports()).furnish()
     accounts = internet.machine.paths.state / "letsencrypt/accounts"
     accounts.joinpath(f"localhost:{internet.pebble.port}").rename(accounts / f"localhost:{lost.port}")
     internet.pebble = lost

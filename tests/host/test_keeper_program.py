@@ -22,8 +22,9 @@ from comfyweb.demo.comfyui import Disk
 from comfyweb.demo.comfyui_api import StandInComfyUI
 from comfyweb.demo.listening import bound
 from tests.cloudbox import CloudBox
-from tests.demo.standin_machine import APP, App, free_port
+from tests.demo.standin_machine import APP, App
 from tests.host.surroundings import Clocks, Programs, load, until
+from tests.launching import free_ports
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +75,7 @@ class Machine:
     box: CloudBox
     comfyui: ComfyUI
     programs: Programs
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=free_ports)
     app: App = field(default_factory=lambda: App(Clocks(), APP))  # pyright: ignore[reportArgumentType] - it reads the time
     process: subprocess.Popen[bytes] | None = None
 

@@ -25,7 +25,7 @@ class Server:
     """A server as a process of its own, in a folder of its own, on a port that stays the same."""
 
     def __init__(self) -> None:
-        self.port = free_ports(1)
+        self.port = free_ports()
         self._place = tempfile.TemporaryDirectory(prefix="comfyweb-server-")
         self.folder = Path(self._place.name)
         self._process: subprocess.Popen[bytes] | None = None

@@ -18,7 +18,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
 
     @contextmanager
     def serving(**more: str) -> Generator[int]:
-        port = free_ports(1)
+        port = free_ports()
         folder = tmp_path_factory.mktemp("app")
         environ = {
             "PORT": str(port),

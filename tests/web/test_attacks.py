@@ -35,7 +35,7 @@ IDLE = [b"", b"GET / HT", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", H
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[int, Program]]:
     """Serve; afterwards nothing of what was sent may have ended in a traceback."""
-    port = free_ports(1)
+    port = free_ports()
     environ = {"PORT": str(port), "COMPUTE_ENDPOINT": "http://127.0.0.1:1"}
     environ["DATABASE_URL"] = f"sqlite:///{tmp_path_factory.mktemp('app') / 'c.db'}"
     with Program("-m", "comfyweb", environ=REQUIRED | environ) as program:

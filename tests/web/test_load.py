@@ -92,7 +92,7 @@ async def test_a_start_from_45_tabs_at_once_is_one_start_and_a_stop_from_45_prog
 @asynccontextmanager
 async def measured(tmp_path: Path) -> AsyncGenerator[tuple[int, int]]:
     """Serve the app with the path that publishes a change; gives the port and the process that serves."""
-    port = free_ports(1)
+    port = free_ports()
     environ = REQUIRED | {
         "PORT": str(port),
         "DATABASE_URL": f"sqlite:///{tmp_path / 'c.db'}",

@@ -126,7 +126,7 @@ def test_the_page_works_where_it_was_built_for(site: str, page: Page) -> None:
 
 @pytest.mark.browser
 def test_the_page_works_on_a_port_that_was_published_elsewhere(site: str, page: Page) -> None:
-    port = free_ports(1)
+    port = free_ports()
     with Forward(port, int(site.rpartition(":")[2])):
         log_in(page, f"http://localhost:{port}")
 
@@ -139,7 +139,7 @@ def test_by_address_it_leads_to_localhost(site: str, page: Page) -> None:
 
 @pytest.mark.browser
 def test_the_page_works_over_https_on_a_port_of_its_own(serve: Serve, page: Page, tmp_path: Path) -> None:
-    public = free_ports(1)
+    public = free_ports()
     with (
         serve(PUBLIC_URL=f"https://localhost:{public}") as port,
         Forward(public, port, certificate(tmp_path)),

@@ -56,7 +56,7 @@ def say(port: int, message: str, *, boot: object = None) -> None:
 
 
 def test_nothing_that_a_stranger_says_is_printed(tmp_path: Path) -> None:
-    port = free_ports(1)
+    port = free_ports()
     environ = REQUIRED | {
         "PORT": str(port),
         "DATABASE_URL": f"sqlite:///{tmp_path / 'c.db'}",

@@ -26,7 +26,7 @@ def test_it_listens_where_it_is_reached(more: dict[str, str], environ: dict[str,
 
 
 def test_a_free_port_is_free() -> None:
-    assert not in_use("127.0.0.1", free_ports(1))
+    assert not in_use("127.0.0.1", free_ports())
 
 
 def test_a_file_is_changed_once() -> None:
