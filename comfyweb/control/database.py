@@ -49,17 +49,13 @@ class Database:
     async def open(self) -> None:
         """Bring the tables up to date, which takes as long as it takes. Raises LedgerError."""
 
-        def answers() -> None:
-            with self._engine.begin():
-                pass
-
         def work() -> None:
             _keep_private(self._engine)
             migrate(self._engine, MIGRATION_SETTINGS if self._server else ())
             self._file = _identity(self._engine)
 
         if self._server:
-            await self._in_thread(answers)
+            await self._in_thread(self._server.answers)
         await self._in_thread(work, seconds=None)
 
     async def probe(self) -> None:

@@ -95,6 +95,11 @@ class PostgreSQL:
         event.listen(self.engine, "begin", self._begun)
         event.listen(self.engine, "commit", self._committing)
 
+    def answers(self) -> None:
+        """Wait until no other comfyweb is at work there, as each transaction does. Raises SQLAlchemyError."""
+        with self.engine.begin():
+            pass
+
     def anew(self, work: Callable[[], T]) -> Callable[[], T]:
         """Return this work, so that it doesn't end as what was given up before it."""
 

@@ -21,6 +21,7 @@ NOT_KILLED_AT = {
     'log.warning("the loop ends: %s", error)': "several processes, which run on PostgreSQL: tests/replicas kills them",
     "return": "as above",
     "return await self._server.patiently(self._thread.submit(self._server.anew(work)), seconds)": "as above",
+    "await self._in_thread(self._server.answers)": "as above",
     "case Enforce() | None:": "a guard's act has become an intent before anything is done; here for the type checker",
     "pass  # Nothing to call.": "as above",
     "return  # The machine has lost its address since its host answered.": "a race with Google of one turn",
