@@ -13,6 +13,8 @@ const LONGEST_WAIT_MS = 30e3;
 const LONGEST_LOAD_MS = 20e3;
 // ComfyUI's page is large, and on a slow line takes its time. To begin again would only make it longer.
 const LONGEST_SLOW_LOAD_MS = 180e3;
+const LONGEST_GREETING_MS = 3e3;
+const AFTERWARDS = "afterwards";
 // Where a ComfyUI has greeted this browser before: when it doesn't there, it has not come up.
 const GREETED_AT = "comfyui-greeted-at";
 const USABLE = ["ready", "draining"];
@@ -196,9 +198,8 @@ class ComfyFrame extends Base {
     const iframe = this.#iframe(url);
     const greeted = new Promise((done) => (this.#greeted = () => done(true)));
     const loaded = new Promise((done) => iframe.addEventListener("load", done, { once: true }));
-    // A ComfyUI without our extension greets nobody: then that it can be reached has to do, before and after. Where it
-    // could be reached only afterwards, it was the browser's error page that loaded.
-    const reached = loaded.then(() => reachable && reaches(this.getAttribute("origin")));
+    // A ComfyUI without our extension greets nobody: then that it can be reached has to do, before and after.
+    const reached = loaded.then(async () => (await reaches(this.getAttribute("origin"))) && (reachable || AFTERWARDS));
     this.append(iframe);
     let there = await Promise.race([greeted, reached, sleep(LONGEST_LOAD_MS).then(() => false)]);
     if (!there && !signal.aborted && (await reaches(this.getAttribute("origin"))) && !signal.aborted) {
@@ -207,6 +208,11 @@ class ComfyFrame extends Base {
         () => this.#openTab(),
       ]);
       there = await Promise.race([greeted, reached, sleep(LONGEST_SLOW_LOAD_MS).then(() => false)]);
+    }
+    if (there === AFTERWARDS) {
+      // It was the browser's error page that loaded, unless ComfyUI came into reach in between: then it greets.
+      there = await Promise.race([greeted, sleep(LONGEST_GREETING_MS).then(() => false)]);
+      if (!there) return false;
     }
     if (!there && !signal.aborted) {
       let again;
@@ -223,7 +229,7 @@ class ComfyFrame extends Base {
         ["Open in a tab", () => this.#openTab()],
       );
       const pause = sleep(SHORTEST_WAIT_MS).then(() => Promise.race([asked, sleep(wait - SHORTEST_WAIT_MS)]));
-      const late = reached.then((yes) => yes || new Promise(() => {}));
+      const late = reached.then((yes) => yes === true || new Promise(() => {}));
       there = await Promise.race([greeted, late, pause]);
     }
     if (there && !signal.aborted) {

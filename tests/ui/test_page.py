@@ -457,6 +457,21 @@ def test_an_error_page_is_not_taken_for_comfyui_when_that_can_be_reached_right_a
     assert site.gate_calls == ["navigate"]
 
 
+def test_a_comfyui_that_comes_into_reach_while_it_is_opened_is_kept(page: Page, site: Site) -> None:
+    page.clock.install()
+    away = [True]
+    page.route(re.compile("/_host/health"), lambda route: route.abort() if away and away.pop() else route.continue_())
+    site.show(bodies.ready(site.comfyui))
+    inside = page.frame_locator("iframe").locator("#inside")
+    expect(inside).to_be_visible()
+    page.clock.run_for(2_500)
+    expect(page.locator(".cover")).to_have_text("Opening ComfyUI…")
+    inside.evaluate("() => parent.postMessage({source: 'comfyweb', kind: 'ready'}, '*')")
+    expect(page.locator(".cover")).to_have_count(0)
+    page.clock.run_for(30_000)
+    assert loads(page) == 1
+
+
 def test_a_comfyui_that_greeted_before_and_does_not_now_is_offered_to_be_loaded_again(page: Page, site: Site) -> None:
     page.clock.install()
     site.show(bodies.ready(site.comfyui))
