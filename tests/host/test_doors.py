@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import http.client
 import os
+import select
 import shutil
 import socket
 import struct
@@ -351,7 +352,9 @@ def test_a_stranger_with_requests_that_never_end_leaves_room_for_everybody_else(
     internet.obey()
     with internet.holding(HTTP, ELSEWHERE, says=b"GET / HTTP/1.1\r\nHost: x\r\nX-And: ") as held:
         assert internet.ask(HOME) == f"{HOME} 1"
-        assert len(held) == MOST
+        # nginx waits five seconds for a head, and a busy computer may take longer for all of them.
+        ended, _, _ = select.select(held, [], [], 0)
+        assert len(held) - len(ended) <= MOST <= len(held)
         assert internet.ask(HOME6) == f"{HOME6} 1"
 
 
